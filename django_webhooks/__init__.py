@@ -1,0 +1,3 @@
+"""Signed webhooks for Django: a committed model change becomes an HTTP request."""
+
+__version__ = "0.1.0"
