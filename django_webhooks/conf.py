@@ -128,6 +128,11 @@ class Settings:
     """`DJANGO_WEBHOOKS` with its defaults; one typed property per key."""
 
     @property
+    def is_dict(self) -> bool:
+        """Whether the project wrote a dict, or nothing."""
+        return isinstance(getattr(django_settings, NAME, {}), Mapping)
+
+    @property
     def given(self) -> Mapping[str, Any]:
         """What the project wrote, unchecked; empty when it wrote nothing or no dict."""
         value = getattr(django_settings, NAME, None)

@@ -1,0 +1,78 @@
+"""What a task backend must do: wake a worker. `immediate` and `dummy` show how little that is."""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.core.checks import CheckMessage
+
+logger = logging.getLogger("django_webhooks")
+
+HOLD_BACK = 1.0
+"""Seconds for which a process stays quiet after a wake; `worker.LINGER` must be longer."""
+
+BREAK = 30.0
+"""Seconds for which a process leaves a broken or slow broker alone; the sweep goes on."""
+
+SLOW = 1.0
+"""Seconds; a broker that takes longer than this to accept a wake counts as broken."""
+
+
+class BaseTaskBackend:
+    """Wakes a worker that calls `django_webhooks.worker.attend()` for a database alias."""
+
+    def wake(self, using: str) -> None:
+        """Called after each commit that wrote Events, and when work is left. May raise."""
+        raise NotImplementedError
+
+    def wake_at(self, using: str, when: datetime) -> bool:
+        """Wake at `when`, too. True only if the engine has timers of its own."""
+        return False
+
+    def ensure_sweep(self, using: str) -> None:
+        """Install the recurring sweep, once, after `migrate`. Nothing without a scheduler."""
+
+    def check(self) -> Sequence[CheckMessage]:
+        """System-check messages about the engine's own settings."""
+        return []
+
+
+class QueueBackend(BaseTaskBackend):
+    """A backend that hands the wake to a broker: few wakes, and a dead broker is left alone.
+
+    A wake less than `HOLD_BACK` seconds after the last one is dropped without loss, for the
+    drain that the last one started lingers for longer than that.
+    """
+
+    def __init__(self) -> None:
+        self._quiet_until: dict[str, float] = {}
+
+    def enqueue(self, using: str) -> None:
+        """Put one task on the queue that calls `django_webhooks.worker.attend(using)`."""
+        raise NotImplementedError
+
+    def wake(self, using: str) -> None:
+        started = time.monotonic()
+        if started < self._quiet_until.get(using, 0):
+            return
+        # Said before the broker is asked: other threads must not queue up behind a stalled one.
+        self._quiet_until[using] = started + HOLD_BACK
+        try:
+            self.enqueue(using)
+        except Exception:
+            self._quiet_until[using] = time.monotonic() + BREAK
+            raise
+        took = time.monotonic() - started
+        if took > SLOW:
+            self._quiet_until[using] = time.monotonic() + BREAK
+            logger.warning(
+                "The task queue took %.1f s to accept a wake; it is left alone for %.0f s and "
+                "the sweep delivers meanwhile.",
+                took,
+                BREAK,
+            )
+
+    def wake_again(self, using: str) -> None:
+        """A wake from a worker that stops with work left: never held back."""
+        self.enqueue(using)

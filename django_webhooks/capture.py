@@ -1,0 +1,337 @@
+"""Which change is this? Model signals become Events, in the transaction of the change.
+
+Receivers are connected for each registered model alone: other models keep their fast deletes.
+What the project's own code does wrong while an object is rendered never breaks the save.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+from django.apps import apps
+from django.db import connections, models, transaction
+from django.db.models.signals import post_save, pre_delete, pre_save
+
+from django_webhooks import outbox, payloads
+from django_webhooks.models import Event, Rule, label_of
+from django_webhooks.payloads import Path
+from django_webhooks.registry import (
+    CREATED,
+    DELETED,
+    UPDATED,
+    ModelWebhook,
+    patterns_of,
+    registry,
+)
+
+logger = logging.getLogger("django_webhooks")
+
+UID = "django_webhooks.capture"
+
+
+def connect(webhook: ModelWebhook) -> None:
+    """Capture the changes of the webhook's model, its proxies and its multi-table children."""
+    _make_saves_atomic(webhook.model)
+    for model in apps.get_models(include_auto_created=True):
+        if issubclass(model, webhook.model):
+            pre_save.connect(before_save, sender=model, dispatch_uid=UID)
+            post_save.connect(after_save, sender=model, dispatch_uid=UID)
+            pre_delete.connect(before_delete, sender=model, dispatch_uid=UID)
+
+
+def before_save(
+    sender: type[models.Model], instance: models.Model, raw: bool, using: str, **kwargs: Any
+) -> None:
+    save = _current_save(instance)
+    if raw or save is None:
+        return
+    for webhook in registry.lineage(sender):
+        change = _foresee(webhook, instance, using)
+        if change is None:
+            continue
+        # From here to the end of save(): the change and its Event are committed together.
+        if not connections[using].in_atomic_block:
+            save.transaction.enter_context(transaction.atomic(using=using))
+        if change.action == UPDATED:
+            change.read_before(using)
+        save.changes.append(change)
+
+
+def after_save(
+    sender: type[models.Model],
+    instance: models.Model,
+    using: str,
+    update_fields: frozenset[str] | None = None,
+    **kwargs: Any,
+) -> None:
+    save = _current_save(instance)
+    for change in save.changes if save else ():
+        change.pk = instance._get_pk_val(change.webhook.model._meta)  # type: ignore[attr-defined]
+        change.read_after(instance, update_fields, using)
+        change.write(using)
+
+
+def before_delete(
+    sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
+) -> None:
+    """The Event is written before the row is gone, for its relations go, too.
+
+    Django deletes in a transaction of its own, which this belongs to.
+    """
+    for webhook in registry.lineage(sender):
+        # A multi-table parent's row is deleted with a signal of its own.
+        if webhook.model._meta.concrete_model is not sender._meta.concrete_model:
+            continue
+        listening = _is_listened_to(webhook, DELETED, using)
+        if listening is None:
+            continue
+        change = Change(webhook, DELETED, listening, pk=instance.pk)
+        change.read_before(using)
+        change.read_deleted(using)
+        change.write(using)
+
+
+@dataclass
+class Change:
+    """One change of one registered model's row, from what it was to the Event that tells of it."""
+
+    webhook: ModelWebhook
+    action: str
+    listening: bool
+    pk: Any = None
+    wanted: bool = True
+    computed: bool = False
+    """A value is an expression that only the database can compute."""
+    before: models.Model | None = None
+    before_values: dict[Path, Any] = field(default_factory=dict)
+    event: Event | None = None
+    error: str = ""
+
+    def read_before(self, using: str) -> None:
+        """The row as it was: one query, and those of the project's own rendering."""
+        with self._forgiving():
+            self.before = self._rows(using).filter(pk=self.pk).first()
+        if self.before is None and self.action == UPDATED:
+            self._become_created(using)
+        if self.before is not None:
+            with self._forgiving(), _savepoint_if_queried(using):
+                self.before_values = self.webhook.render(self.before)
+
+    def read_after(
+        self, instance: models.Model, update_fields: frozenset[str] | None, using: str
+    ) -> None:
+        if self.error or not self.wanted:
+            return
+        with self._forgiving(), _savepoint_if_queried(using):
+            after = self._as_saved(instance, update_fields, using)
+            values = self.webhook.render(after, self.before)
+            changed = payloads.changed_paths(self.before_values, values) if self.before else []
+            previous = {path: self.before_values.get(path) for path in changed}
+            self._compose(after, values, previous)
+
+    def read_deleted(self, using: str) -> None:
+        if self.before is not None and not self.error:
+            with self._forgiving(), _savepoint_if_queried(using):
+                self._compose(self.before, self.before_values, {})
+
+    def write(self, using: str) -> None:
+        """One INSERT; none when `should_publish()` said no."""
+        if self.error:
+            self.event = outbox.compose_failed(
+                self.webhook.type_of(self.action),
+                self.error,
+                action=self.action,
+                subject_type=label_of(self.webhook.model),
+                subject_id=str(self.pk),
+            )
+        if self.event is not None:
+            outbox.write(self.event, using, listening=self.listening)
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """What goes wrong inside becomes the Event's `error`, and never breaks the save."""
+        try:
+            yield
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            logger.exception(
+                "%s could not be rendered for a webhook; the Event is kept with the reason.",
+                self.webhook.model._meta.label,
+            )
+
+    def _become_created(self, using: str) -> None:
+        """The row that was to be updated is not there (any more): Django will insert it."""
+        listening = _is_listened_to(self.webhook, CREATED, using)
+        self.action, self.listening = CREATED, bool(listening)
+        self.wanted = listening is not None
+
+    def _rows(self, using: str) -> "models.QuerySet[models.Model]":
+        return self.webhook.model._base_manager.using(using).select_related(*self.webhook.relations)
+
+    def _as_saved(
+        self, instance: models.Model, update_fields: frozenset[str] | None, using: str
+    ) -> models.Model:
+        """The row as it is after the save, without a query where that can be known."""
+        if self.computed:
+            return self._rows(using).get(pk=self.pk)
+        if self.before is None:
+            return instance
+        kept = [
+            column
+            for column in self.webhook.model._meta.concrete_fields
+            if not _was_written(column, instance, update_fields)
+        ]
+        if not kept:
+            return instance
+        merged = copy.copy(instance)
+        for column in kept:
+            setattr(merged, column.attname, getattr(self.before, column.attname))
+        return merged
+
+    def _compose(
+        self, instance: models.Model, values: dict[Path, Any], previous: dict[Path, Any]
+    ) -> None:
+        changed = frozenset(".".join(path) for path in previous)
+        if not self.webhook.should_publish(instance, self.action, changed):
+            return
+        self.event = outbox.compose(
+            self.webhook.type_of(self.action),
+            payloads.nest(values),
+            action=self.action,
+            previous=payloads.nest(previous),
+            owner=self.webhook.get_owner(instance),
+        )
+        self.event.subject_type = label_of(self.webhook.model)
+        self.event.subject_id = str(self.pk)
+
+
+def _foresee(webhook: ModelWebhook, instance: Any, using: str) -> Change | None:
+    """The change that this save is about to make; None if nobody wants to know of it.
+
+    One query, which may also have to tell whether the row exists: Django itself finds out by
+    trying, for an object that was given its primary key.
+    """
+    pk = instance._get_pk_val(webhook.model._meta)
+    if pk is None or (instance._state.adding and webhook.model._meta.pk.has_default()):  # type: ignore[union-attr]
+        action, listening = CREATED, _is_listened_to(webhook, CREATED, using)
+    elif not instance._state.adding:
+        action, listening = UPDATED, _is_listened_to(webhook, UPDATED, using)
+    else:
+        action, listening = _look_up_both(webhook, pk, using)
+    if listening is None:
+        return None
+    return Change(webhook, action, listening, pk=pk, computed=_has_expression(webhook, instance))
+
+
+def _is_listened_to(webhook: ModelWebhook, action: str, using: str) -> bool | None:
+    """Whether a rule listens; None when no Event is wanted."""
+    if action not in webhook.actions:
+        return None
+    listening = outbox.is_listened_to(webhook.type_of(action), using)
+    return listening if listening or webhook.keep_events else None
+
+
+def _look_up_both(webhook: ModelWebhook, pk: Any, using: str) -> tuple[str, bool | None]:
+    """The action, by whether the row exists, and who listens to it: in one query."""
+    exists = models.Exists(webhook.model._base_manager.using(using).filter(pk=pk))
+    wanted = models.Q()
+    for action, row in ((UPDATED, exists), (CREATED, ~exists)):
+        if action in webhook.actions:
+            names = patterns_of(webhook.type_of(action))
+            wanted |= models.Q(row, event_type__in=names)
+    if not wanted:
+        return CREATED, None
+    rules = Rule.objects.using(using).active().filter(wanted).annotate(exists=exists)
+    found = rules.values_list("exists", flat=True).first()
+    if found is not None:
+        return (UPDATED if found else CREATED), True
+    if webhook.keep_events:
+        there = webhook.model._base_manager.using(using).filter(pk=pk).exists()
+        action = UPDATED if there else CREATED
+        return action, False if action in webhook.actions else None
+    return CREATED, None
+
+
+def _has_expression(webhook: ModelWebhook, instance: models.Model) -> bool:
+    """Whether a column's value is known to the database alone: F("total") + 1, a default of it."""
+    return any(
+        column.generated or hasattr(instance.__dict__.get(column.attname), "resolve_expression")
+        for column in webhook.model._meta.concrete_fields
+    )
+
+
+def _was_written(column: Any, instance: models.Model, update_fields: frozenset[str] | None) -> bool:
+    if update_fields is not None:
+        return column.name in update_fields or column.attname in update_fields
+    return column.attname in instance.__dict__
+
+
+# The transaction of a save
+
+
+@dataclass
+class Save:
+    """One call of save(), while it runs."""
+
+    instance: models.Model
+    transaction: ExitStack
+    changes: list[Change] = field(default_factory=list)
+
+
+_saves: ContextVar[tuple[Save, ...]] = ContextVar("django_webhooks_saves", default=())
+
+
+def _make_saves_atomic(model: type[models.Model]) -> None:
+    """In autocommit Django saves first and sends `post_save` after: a crash in between would
+    lose the Event. No signal spans both, so `save_base` is wrapped; the transaction is begun by
+    `before_save`, and only if somebody listens.
+    """
+    save_base: Any = model.save_base
+    if not getattr(save_base, "captured", False):
+        model.save_base = _captured(save_base)  # type: ignore[method-assign]
+
+
+def _captured(save_base: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(save_base)
+    def wrapper(self: models.Model, *args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            outer = _saves.set((*_saves.get(), Save(self, stack)))
+            try:
+                return save_base(self, *args, **kwargs)
+            finally:
+                _saves.reset(outer)
+
+    wrapper.captured = True  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _current_save(instance: models.Model) -> Save | None:
+    """The innermost save() that runs, if it is of `instance`; None for a raw one of a fixture."""
+    saves = _saves.get()
+    return saves[-1] if saves and saves[-1].instance is instance else None
+
+
+@contextmanager
+def _savepoint_if_queried(using: str) -> Iterator[None]:
+    """A savepoint, begun only when the first query comes: most objects are rendered without one.
+
+    On PostgreSQL a query that fails outside of a savepoint would poison the user's transaction.
+    """
+    connection = connections[using]
+    with ExitStack() as stack:
+        begun = not connection.in_atomic_block
+
+        def begin(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+            nonlocal begun
+            if not begun:
+                begun = True
+                stack.enter_context(transaction.atomic(using=using))
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(begin):
+            yield

@@ -1,0 +1,158 @@
+"""System checks: each says what is wrong, and a hint names the key or class and the mend."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import FieldDoesNotExist
+from django.db import router
+from django.utils.module_loading import import_string
+
+from django_webhooks import payloads
+from django_webhooks.backends import BaseTaskBackend
+from django_webhooks.conf import NAME, OPTIONS, settings
+from django_webhooks.models import outbox_aliases
+from django_webhooks.registry import ALL_FIELDS, ModelWebhook, registry
+
+TAG = "webhooks"
+
+
+@register(TAG)
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """E001 no dict · E002 wrong value · E003 unknown key · E004, E005 task backend."""
+    if not settings.is_dict:
+        hint = f"Write {NAME} = {{…}} with keys out of: {', '.join(OPTIONS)}."
+        return [Error(f"{NAME} must be a dict.", hint=hint, id="django_webhooks.E001")]
+    found = [*_wrong_values(), *_unknown_keys()]
+    return found or list(_check_backend())
+
+
+@register(TAG)
+def check_webhooks(**kwargs: Any) -> list[CheckMessage]:
+    """E010-E014, W015, W016: what the registrations say is published."""
+    return [message for webhook in registry.webhooks for message in _check_webhook(webhook)]
+
+
+def _wrong_values() -> Iterator[CheckMessage]:
+    for key, option in OPTIONS.items():
+        if key in settings.given and not option.is_valid(settings.given[key]):
+            shown = "the value given" if key == "SECRET_KEYS" else repr(settings.given[key])
+            yield Error(
+                f"{NAME}[{key!r}] must be {option.expects}; it is {shown}.",
+                hint=f"Mend or remove the key {key!r}.",
+                id="django_webhooks.E002",
+            )
+
+
+def _unknown_keys() -> Iterator[CheckMessage]:
+    for key in settings.given:
+        if key not in OPTIONS:
+            near = difflib.get_close_matches(str(key), OPTIONS, n=1)
+            yield Error(
+                f"{NAME}[{key!r}] is not a setting.",
+                hint=f"Did you mean {near[0]!r}?" if near else f"Remove the key {key!r}.",
+                id="django_webhooks.E003",
+            )
+
+
+def _check_backend() -> Iterator[CheckMessage]:
+    path = settings.TASK_BACKEND
+    try:
+        backend = import_string(path)()
+    except Exception as error:
+        yield Error(
+            f"{NAME}['TASK_BACKEND'] {path!r} can't be loaded: {error}",
+            hint="'TASK_BACKEND' needs the dotted path of a class, and its package installed and "
+            "in INSTALLED_APPS.",
+            id="django_webhooks.E004",
+        )
+        return
+    if not isinstance(backend, BaseTaskBackend):
+        yield Error(
+            f"{NAME}['TASK_BACKEND'] {path!r} is not a task backend.",
+            hint="'TASK_BACKEND' must name a subclass of "
+            "django_webhooks.backends.base.BaseTaskBackend.",
+            id="django_webhooks.E005",
+        )
+        return
+    yield from backend.check()
+
+
+def _check_webhook(webhook: ModelWebhook) -> Iterator[CheckMessage]:
+    name = f"{type(webhook).__module__}.{type(webhook).__name__}"
+    if webhook.renders_fields and not webhook.fields:
+        yield Error(
+            f"{name} does not say what it publishes.",
+            hint="Set fields = [...] or serializer_class, or override get_data(). There is no "
+            'implicit "all fields".',
+            obj=webhook.model,
+            id="django_webhooks.E010",
+        )
+        return
+    if webhook.fields and webhook.serializer_class is not None:
+        yield Error(
+            f"{name} has both fields and serializer_class.",
+            hint="Remove one: the serializer says what is published.",
+            obj=webhook.model,
+            id="django_webhooks.E012",
+        )
+    if isinstance(webhook.fields, str) and webhook.fields != ALL_FIELDS:
+        yield Error(
+            f"{name}.fields is the text {webhook.fields!r}.",
+            hint=f"Write fields = [{webhook.fields!r}], with brackets.",
+            obj=webhook.model,
+            id="django_webhooks.E013",
+        )
+        return
+    yield from _check_paths(webhook, name)
+    yield from _check_all_fields(webhook, name)
+    if not set(outbox_aliases()) & {router.db_for_write(webhook.model)}:
+        yield Warning(
+            f"{webhook.model._meta.label} is written to a database without the outbox tables: "
+            "its changes can't be captured.",
+            hint="Let your router's allow_migrate() admit django_webhooks to the database "
+            f"{router.db_for_write(webhook.model)!r}, and migrate it.",
+            obj=webhook.model,
+            id="django_webhooks.W016",
+        )
+
+
+def _check_paths(webhook: ModelWebhook, name: str) -> Iterator[CheckMessage]:
+    for path in webhook.paths if webhook.renders_fields else ():
+        try:
+            payloads.find_field(webhook.model, path)
+        except FieldDoesNotExist as error:
+            yield Error(
+                f"{name}.fields has {'.'.join(path)!r}, which {webhook.model._meta.label} does "
+                f"not: {error}",
+                hint="Name columns, properties, and paths over foreign keys; for what leads to "
+                "many objects use serializer_class or get_data().",
+                obj=webhook.model,
+                id="django_webhooks.E011",
+            )
+
+
+def _check_all_fields(webhook: ModelWebhook, name: str) -> Iterator[CheckMessage]:
+    if webhook.fields != ALL_FIELDS:
+        return
+    if issubclass(webhook.model, get_user_model()):
+        yield Error(
+            f'{name} publishes the user model with fields = "__all__".',
+            hint="List the fields that may leave the house.",
+            obj=webhook.model,
+            id="django_webhooks.E014",
+        )
+    left_out = [
+        field.name
+        for field in webhook.model._meta.concrete_fields
+        if field.name not in payloads.all_fields(webhook.model)
+    ]
+    yield Warning(
+        f'{name} publishes "__all__": every column that is added will be published, too.'
+        + (f" Left out for their names: {', '.join(left_out)}." if left_out else ""),
+        hint="List the fields, or silence django_webhooks.W015 if this is what you want.",
+        obj=webhook.model,
+        id="django_webhooks.W015",
+    )

@@ -1,0 +1,890 @@
+"""Conditions: a JSON tree that says when a rule fires.
+
+    {"all": [{"field": "status", "op": "changed_to", "value": "paid"},
+             {"not": {"field": "total", "op": "lt", "value": 1000}}]}
+
+The tree is checked when it is saved (`validate`), judged for each event (`evaluate`) and put into
+words for people (`describe`, `explain`). The logic is Kleene's: a leaf is true, false or unknown
+(`None`), and what is unknown does not fire. Nothing here reads a database or a setting.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from math import isfinite
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.utils.dateparse import parse_date, parse_datetime, parse_duration, parse_time
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from django_webhooks.exceptions import ConditionError
+
+try:
+    import re2
+except ImportError:  # an extra: django-webhooks[re2]
+    re2 = None
+
+T = TypeVar("T")
+
+Kind = str
+KINDS: tuple[Kind, ...] = (
+    "text",
+    "number",
+    "boolean",
+    "date",
+    "datetime",
+    "time",
+    "duration",
+    "uuid",
+    "list",
+    "object",
+    "unknown",
+)
+
+MAX_DEPTH = 32
+MAX_NODES = 500
+MAX_FIELD_LENGTH = 255
+MAX_TEXT_LENGTH = 10_000
+MAX_LIST_LENGTH = 1_000
+MAX_INTEGER_BITS = 14_000
+"""Python refuses to write integers of more than 4300 digits; this is a little less."""
+
+SHOWN_CHARACTERS = 100
+SHOWN_ITEMS = 10
+RE2_MEMORY = 2 << 20
+"""Bytes per compiled pattern; the cache below keeps at most 128 of them."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What conditions are judged by: one event, in JSON values."""
+
+    data: Any
+    """The object's data."""
+    previous: Mapping[str, Any] | None = None
+    """Old values of the fields that changed, nested like `data`; None: there is no "before"."""
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    """Dotted path → kind, where it is known."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one node, in a tree that mirrors the conditions."""
+
+    value: bool | None
+    """None: unknown."""
+    path: str
+    """`all[1].any[0]`; empty for the root."""
+    sentence: str
+    """A leaf in words ("total is at least 1000"); for a group "all of", "any of" or "not"."""
+    reason: str
+    """Why a leaf came out so ("total 740 is not at least 1000"); empty for a group."""
+    children: tuple["Verdict", ...] = ()
+
+
+def validate(tree: Any) -> None:
+    """Raises `ConditionError`, which names the place, unless `tree` is a well-formed condition.
+
+    However hostile the JSON is, nothing else is raised.
+    """
+    if not _is_always(tree):
+        _validate(tree, "", 1, 0)
+
+
+def evaluate(tree: Any, facts: Facts) -> bool | None:
+    """Whether the conditions hold; None is unknown. Never raises: what is malformed is unknown."""
+    return True if _is_always(tree) else _evaluate(tree, facts, 1)
+
+
+def explain(tree: Any, facts: Facts) -> Verdict:
+    """The verdict of `evaluate` with a reason for each condition, short-circuiting nothing."""
+    if _is_always(tree):
+        return Verdict(True, "", _("always"), _("there are no conditions"))
+    return _explain(tree, facts, "", 1)
+
+
+def describe(tree: Any, label: Callable[[str], str] | None = None) -> str:
+    """The conditions as one sentence; `label` gives a field path its name. Empty for `{}`."""
+    return "" if _is_always(tree) else _describe(tree, label or str, 1)
+
+
+# Walking the tree
+
+
+def _is_always(tree: Any) -> bool:
+    return isinstance(tree, dict) and not tree
+
+
+def _group(node: Any) -> tuple[str, list[Any]] | None:
+    """A well-formed group's connective and its nodes; None for a leaf and all else."""
+    if not isinstance(node, dict) or len(node) != 1:
+        return None
+    [(connective, inner)] = node.items()
+    if connective == "not":
+        return "not", [inner]
+    if connective in ("all", "any") and isinstance(inner, list) and inner:
+        return connective, inner
+    return None
+
+
+def _evaluate(node: Any, facts: Facts, depth: int) -> bool | None:
+    if depth > MAX_DEPTH:
+        return None
+    group = _group(node)
+    if group is None:
+        return _judge(node, facts)
+    connective, nodes = group
+    return _CONNECTIVES[connective](_evaluate(child, facts, depth + 1) for child in nodes)
+
+
+def _explain(node: Any, facts: Facts, path: str, depth: int) -> Verdict:
+    group = _group(node)
+    if group is None or depth > MAX_DEPTH:
+        return _explain_leaf(node, facts, path, depth)
+    connective, nodes = group
+    children = tuple(
+        _explain(child, facts, _child_path(path, connective, index), depth + 1)
+        for index, child in enumerate(nodes)
+    )
+    value = _CONNECTIVES[connective](child.value for child in children)
+    sentence = {"all": _("all of"), "any": _("any of"), "not": _("not")}[connective]
+    return Verdict(value, path, sentence, "", children)
+
+
+def _describe(node: Any, label: Callable[[str], str], depth: int, *, nested: bool = False) -> str:
+    group = _group(node)
+    if group is None or depth > MAX_DEPTH:
+        return _describe_leaf(node, label, depth)
+    connective, nodes = group
+    if connective == "not":
+        return _describe_not(nodes[0], label, depth)
+    if len(nodes) == 1:
+        return _describe(nodes[0], label, depth + 1, nested=nested)
+    glue = _(" and ") if connective == "all" else _(" or ")
+    sentence = glue.join(_describe(child, label, depth + 1, nested=True) for child in nodes)
+    return f"({sentence})" if nested else sentence
+
+
+def _describe_not(node: Any, label: Callable[[str], str], depth: int) -> str:
+    if _group(node) is None:
+        return _describe_leaf(node, label, depth + 1, negated=True)
+    return _("not (%(sentence)s)") % {"sentence": _describe(node, label, depth + 1)}
+
+
+def _all(values: Iterable[bool | None]) -> bool | None:
+    verdict: bool | None = True
+    for value in values:
+        if value is False:
+            return False
+        if value is None:
+            verdict = None
+    return verdict
+
+
+def _any(values: Iterable[bool | None]) -> bool | None:
+    return _not(_all(_not(value) for value in values))
+
+
+def _not(value: bool | None) -> bool | None:
+    return None if value is None else not value
+
+
+_CONNECTIVES: Mapping[str, Callable[[Iterable[bool | None]], bool | None]] = {
+    "all": _all,
+    "any": _any,
+    "not": lambda values: _not(_all(values)),
+}
+
+
+# Validating
+
+
+def _validate(node: Any, path: str, depth: int, seen: int) -> int:
+    """Checks a node and all below it; takes and gives the number of nodes seen so far."""
+    seen += 1
+    if depth > MAX_DEPTH:
+        raise ConditionError(path, _("nested deeper than %d levels: flatten it") % MAX_DEPTH)
+    if seen > MAX_NODES:
+        raise ConditionError(path, _("more than %d conditions: split the rule") % MAX_NODES)
+    if not isinstance(node, dict):
+        raise ConditionError(
+            path, _('must be an object such as {"field": "status", "op": "eq", "value": "paid"}')
+        )
+    if not node:
+        raise ConditionError(path, _("is empty: write a condition here, or leave it out"))
+    if not node.keys() & _CONNECTIVES.keys():
+        _read_leaf(node, path)
+        return seen
+    for child, child_path in _children(node, path):
+        seen = _validate(child, child_path, depth + 1, seen)
+    return seen
+
+
+def _children(node: dict[Any, Any], path: str) -> Iterable[tuple[Any, str]]:
+    """A group's nodes with their paths."""
+    if len(node) != 1:
+        raise ConditionError(
+            path, _("a group has exactly one key, `all`, `any` or `not`: nest the others in it")
+        )
+    [(connective, inner)] = node.items()
+    if connective == "not":
+        inner = [inner]
+    elif not isinstance(inner, list):
+        raise ConditionError(_join(path, connective), _("must be a list of conditions"))
+    elif not inner:
+        raise ConditionError(
+            _join(path, connective),
+            _("is empty: list a condition, or write {} as the whole tree to match always"),
+        )
+    return ((child, _child_path(path, connective, index)) for index, child in enumerate(inner))
+
+
+def _child_path(path: str, connective: str, index: int) -> str:
+    return _join(path, "not" if connective == "not" else f"{connective}[{index}]")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+# Leaves
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator: its words, what its `value` may be, and its test."""
+
+    phrase: Promise
+    """Between field and value when it holds: "is at least"."""
+    negation: Promise
+    """The same when it does not: "is not at least"."""
+    takes: str
+    """What `value` may be: a key of `_VALUE_CHECKS`, "flag" (an optional boolean) or "nothing"."""
+    test: Callable[["_Seen", Any], bool | None]
+    looks_back: bool = False
+    """Needs the value before the change."""
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    field: str
+    operator: Operator
+    value: Any
+
+    @property
+    def is_negated(self) -> bool:
+        """`{"op": "exists", "value": false}`: the flag turns the operator around."""
+        return self.operator.takes == "flag" and self.value is False
+
+    def judge(self, seen: "_Seen") -> bool | None:
+        verdict = self.operator.test(seen, self.value)
+        return _not(verdict) if self.is_negated else verdict
+
+
+class _Missing:
+    """The value of a path that leads nowhere."""
+
+
+_MISSING = _Missing()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a leaf looks at."""
+
+    field: str
+    facts: Facts
+    now: Any
+    kind: Kind
+
+
+def _see(path: str, facts: Facts) -> _Seen:
+    return _Seen(path, facts, _lookup(facts.data, path), facts.kinds.get(path, "unknown"))
+
+
+def _judge(node: Any, facts: Facts) -> bool | None:
+    try:
+        leaf = _read_leaf(node, "")
+        return leaf.judge(_see(leaf.field, facts))
+    except Exception:  # one bad leaf must not silence its neighbours
+        return None
+
+
+def _explain_leaf(node: Any, facts: Facts, path: str, depth: int) -> Verdict:
+    try:
+        leaf = _read_leaf(node, "", depth)
+    except Exception as error:
+        reason = _("unknown: the condition is malformed (%s)") % error
+        return Verdict(None, path, _("malformed condition"), reason)
+    sentence = _in_words(leaf, leaf.field, leaf.is_negated)
+    try:
+        seen = _see(leaf.field, facts)
+        value = leaf.judge(seen)
+    except Exception as error:
+        reason = _("unknown: it could not be judged (%s)") % type(error).__name__
+        return Verdict(None, path, sentence, reason)
+    return Verdict(value, path, sentence, _reason(leaf, seen, value))
+
+
+def _describe_leaf(
+    node: Any, label: Callable[[str], str], depth: int, *, negated: bool = False
+) -> str:
+    try:
+        leaf = _read_leaf(node, "", depth)
+    except Exception:
+        return _("malformed condition")
+    return _in_words(leaf, label(leaf.field), negated != leaf.is_negated)
+
+
+def _read_leaf(node: Any, path: str, depth: int = 1) -> _Leaf:
+    """The leaf in a node; raises `ConditionError` if the node is no well-formed leaf."""
+    if not isinstance(node, dict) or depth > MAX_DEPTH:
+        raise ConditionError(path, _("not a condition, or nested too deeply"))
+    if unknown := node.keys() - {"field", "op", "value"}:
+        raise ConditionError(
+            path,
+            _("unknown key %s: keys are `field`, `op`, `value`, or else `all`, `any` or `not`")
+            % _name(unknown.pop()),
+        )
+    name = _read_field(node.get("field"), _join(path, "field"))
+    chosen = _read_operator(node.get("op"), _join(path, "op"))
+    return _Leaf(name, chosen, _read_value(node, chosen, _join(path, "value")))
+
+
+def _read_field(name: Any, path: str) -> str:
+    if not isinstance(name, str):
+        raise ConditionError(path, _("name a field by its path, such as `customer.email`"))
+    if len(name) > MAX_FIELD_LENGTH:
+        raise ConditionError(path, _("longer than %d characters") % MAX_FIELD_LENGTH)
+    if not all(name.split(".")):
+        raise ConditionError(path, _("a path is names with single dots between them"))
+    _check_text(name, path)
+    return name
+
+
+def _read_operator(name: Any, path: str) -> Operator:
+    if isinstance(name, str) and name in OPERATORS:
+        return OPERATORS[name]
+    raise ConditionError(
+        path,
+        _("%(name)s is not an operator: use one of %(known)s")
+        % {"name": _name(name), "known": ", ".join(OPERATORS)},
+    )
+
+
+def _read_value(node: dict[Any, Any], chosen: Operator, path: str) -> Any:
+    if chosen.takes == "nothing":
+        if "value" in node:
+            raise ConditionError(path, _("this operator takes no value: leave `value` out"))
+        return None
+    if chosen.takes == "flag":
+        if not isinstance(value := node.get("value", True), bool):
+            raise ConditionError(path, _("must be true or false, or left out for true"))
+        return value
+    if "value" not in node:
+        raise ConditionError(path, _("is missing: what is the field compared with?"))
+    _VALUE_CHECKS[chosen.takes](node["value"], path)
+    return node["value"]
+
+
+def _name(value: Any) -> str:
+    """Something of any type and size, named in a message; a `repr` might raise or be endless."""
+    return repr(value[:40]) if isinstance(value, str) else type(value).__name__
+
+
+# What `value` may be: each check raises ConditionError or passes
+
+
+def _check_scalar(value: Any, path: str) -> None:
+    if value is None:
+        raise ConditionError(path, _("null is not a value to compare with: use `is_null`"))
+    if not isinstance(value, bool | str | int | float):
+        raise ConditionError(path, _("must be a text, a number, true or false"))
+    if not isinstance(value, bool):
+        _check_number_or_text(value, path)
+
+
+def _check_scalar_or_null(value: Any, path: str) -> None:
+    if value is not None:
+        _check_scalar(value, path)
+
+
+def _check_number_or_text(value: Any, path: str) -> None:
+    if value is None:
+        raise ConditionError(path, _("null has no order and no text: use `is_null`"))
+    if isinstance(value, str):
+        _check_text(value, path)
+    elif _is_json_number(value):
+        _check_number(value, path)
+    else:
+        raise ConditionError(path, _("must be a number or a text"))
+
+
+def _check_number(value: int | float, path: str) -> None:
+    if isinstance(value, float) and not isfinite(value):
+        raise ConditionError(path, _("must be a finite number"))
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+        raise ConditionError(path, _("the number is too large"))
+
+
+def _check_text(value: str, path: str) -> None:
+    if len(value) > MAX_TEXT_LENGTH:
+        raise ConditionError(path, _("longer than %d characters") % MAX_TEXT_LENGTH)
+    if re.search("[\x00\ud800-\udfff]", value):  # databases can't store these
+        raise ConditionError(path, _("holds a NUL or half a surrogate pair: remove it"))
+
+
+def _check_list(value: Any, path: str) -> None:
+    if not isinstance(value, list) or not value:
+        raise ConditionError(path, _('must be a list such as ["paid", "sent"], and not empty'))
+    if len(value) > MAX_LIST_LENGTH:
+        raise ConditionError(path, _("more than %d values") % MAX_LIST_LENGTH)
+    for index, item in enumerate(value):
+        _check_scalar(item, f"{path}[{index}]")
+
+
+def _check_pattern(value: Any, path: str) -> None:
+    if re2 is None:
+        raise ConditionError(path, _("`matches` needs RE2: pip install django-webhooks[re2]"))
+    if not isinstance(value, str):
+        raise ConditionError(path, _("must be a text: a regular expression in RE2's syntax"))
+    _check_text(value, path)
+    try:
+        _compile(value)
+    except Exception as error:  # re2.error, which is not public in all versions
+        raise ConditionError(path, _("not a regular expression of RE2: %s") % error) from error
+
+
+_VALUE_CHECKS: Mapping[str, Callable[[Any, str], None]] = {
+    "scalar": _check_scalar,
+    "scalar_or_null": _check_scalar_or_null,
+    "number_or_text": _check_number_or_text,
+    "list": _check_list,
+    "pattern": _check_pattern,
+}
+
+
+# What the operators do: each test gives true, false or None for unknown
+
+
+def _eq(seen: _Seen, value: Any) -> bool | None:
+    return _equal(seen.now, value, seen.kind)
+
+
+def _ne(seen: _Seen, value: Any) -> bool | None:
+    return _not(_eq(seen, value))
+
+
+def _in(seen: _Seen, value: Any) -> bool | None:
+    return _any(_equal(seen.now, item, seen.kind) for item in value)
+
+
+def _not_in(seen: _Seen, value: Any) -> bool | None:
+    return _not(_in(seen, value))
+
+
+def _contains(seen: _Seen, value: Any) -> bool | None:
+    if isinstance(seen.now, list):
+        return _any(_equal(item, value, "unknown") for item in seen.now)
+    return _texts(seen.now, value, operator.contains)
+
+
+def _exists(seen: _Seen, _value: Any) -> bool | None:
+    return seen.now is not _MISSING
+
+
+def _is_null(seen: _Seen, _value: Any) -> bool | None:
+    return None if seen.now is _MISSING else seen.now is None
+
+
+def _changed(seen: _Seen, _value: Any) -> bool | None:
+    return _change(seen)[0]
+
+
+def _changed_to(seen: _Seen, value: Any) -> bool | None:
+    changed, _old = _change(seen)
+    return _equal_or_null(seen.now, value, seen.kind) if changed else changed
+
+
+def _changed_from(seen: _Seen, value: Any) -> bool | None:
+    changed, old = _change(seen)
+    return _equal_or_null(old, value, seen.kind) if changed else changed
+
+
+def _equal_or_null(actual: Any, value: Any, kind: Kind) -> bool | None:
+    if value is not None:
+        return _equal(actual, value, kind)
+    return None if actual is _MISSING else actual is None
+
+
+def _move(test: Callable[[Any, Any], bool]) -> Callable[[_Seen, Any], bool | None]:
+    def moved(seen: _Seen, _value: Any) -> bool | None:
+        changed, old = _change(seen)
+        return _ordered(seen.now, old, seen.kind, test) if changed else changed
+
+    return moved
+
+
+def _order(test: Callable[[Any, Any], bool]) -> Callable[[_Seen, Any], bool | None]:
+    return lambda seen, value: _ordered(seen.now, value, seen.kind, test)
+
+
+def _text_test(test: Callable[[str, str], bool]) -> Callable[[_Seen, Any], bool | None]:
+    return lambda seen, value: _texts(seen.now, value, test)
+
+
+@lru_cache(maxsize=128)
+def _compile(pattern: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = RE2_MEMORY
+    return re2.compile(pattern, options)
+
+
+_p = gettext_lazy
+
+OPERATORS: Mapping[str, Operator] = {
+    "eq": Operator(_p("is"), _p("is not"), "scalar", _eq),
+    "ne": Operator(_p("is not"), _p("is"), "scalar", _ne),
+    "gt": Operator(
+        _p("is greater than"), _p("is not greater than"), "number_or_text", _order(operator.gt)
+    ),
+    "gte": Operator(
+        _p("is at least"), _p("is not at least"), "number_or_text", _order(operator.ge)
+    ),
+    "lt": Operator(
+        _p("is less than"), _p("is not less than"), "number_or_text", _order(operator.lt)
+    ),
+    "lte": Operator(_p("is at most"), _p("is not at most"), "number_or_text", _order(operator.le)),
+    "in": Operator(_p("is one of"), _p("is not one of"), "list", _in),
+    "not_in": Operator(_p("is not one of"), _p("is one of"), "list", _not_in),
+    "contains": Operator(_p("contains"), _p("does not contain"), "scalar", _contains),
+    "icontains": Operator(
+        _p("contains (in any case)"),
+        _p("does not contain (in any case)"),
+        "number_or_text",
+        _text_test(lambda text, part: part.casefold() in text.casefold()),
+    ),
+    "startswith": Operator(
+        _p("starts with"), _p("does not start with"), "number_or_text", _text_test(str.startswith)
+    ),
+    "endswith": Operator(
+        _p("ends with"), _p("does not end with"), "number_or_text", _text_test(str.endswith)
+    ),
+    "matches": Operator(
+        _p("matches"),
+        _p("does not match"),
+        "pattern",
+        _text_test(lambda text, pattern: bool(_compile(pattern).search(text))),
+    ),
+    "exists": Operator(_p("exists"), _p("does not exist"), "flag", _exists),
+    "is_null": Operator(_p("is null"), _p("is not null"), "flag", _is_null),
+    "changed": Operator(_p("changes"), _p("does not change"), "flag", _changed, looks_back=True),
+    "changed_to": Operator(
+        _p("changes to"), _p("does not change to"), "scalar_or_null", _changed_to, looks_back=True
+    ),
+    "changed_from": Operator(
+        _p("changes from"),
+        _p("does not change from"),
+        "scalar_or_null",
+        _changed_from,
+        looks_back=True,
+    ),
+    "increased": Operator(
+        _p("increases"), _p("does not increase"), "nothing", _move(operator.gt), looks_back=True
+    ),
+    "decreased": Operator(
+        _p("decreases"), _p("does not decrease"), "nothing", _move(operator.lt), looks_back=True
+    ),
+}
+
+
+# Looking into the data
+
+
+def _lookup(data: Any, path: str) -> Any:
+    """The value at a dotted path, or `_MISSING`; digits index lists, keys may hold dots."""
+    rest = path
+    while rest:
+        if isinstance(data, Mapping):
+            key = _longest_key(data, rest)
+            if key is None:
+                return _MISSING
+            data = data[key]
+        elif isinstance(data, list):
+            key = rest.partition(".")[0]
+            if not (key.isascii() and key.isdigit() and int(key) < len(data)):
+                return _MISSING
+            data = data[int(key)]
+        else:
+            return _MISSING
+        rest = rest[len(key) + 1 :]
+    return data
+
+
+def _longest_key(data: Mapping[str, Any], path: str) -> str | None:
+    """The longest beginning of the path, cut at a dot, that is a key."""
+    while path:
+        if path in data:
+            return path
+        path = path.rpartition(".")[0]
+    return None
+
+
+def _change(seen: _Seen) -> tuple[bool | None, Any]:
+    """Whether the field changed (None: unknown), and what it was before where that is known."""
+    previous, path = seen.facts.previous, seen.field
+    if previous is None:
+        return None, _MISSING
+    old = _lookup(previous, path)
+    if old is not _MISSING:
+        # A field in `previous` changed; of a JSON field's insides, only some may have.
+        return path in previous or not _same(old, seen.now), old
+    if seen.now is _MISSING:
+        return None, _MISSING
+    return _appeared(seen.facts.data, previous, path), _MISSING
+
+
+def _appeared(data: Any, previous: Mapping[str, Any], path: str) -> bool:
+    """Whether `previous` tells that a path, which it does not hold, was not there before."""
+    parent = path.rpartition(".")[0]
+    while parent:
+        old = _lookup(previous, parent)
+        if old is not _MISSING:
+            return not isinstance(old, Mapping) or _is_whole(old, _lookup(data, parent))
+        parent = parent.rpartition(".")[0]
+    return False
+
+
+def _is_whole(old: Mapping[str, Any], now: Any) -> bool:
+    """Whether an object in `previous` is a value in full rather than the fields that changed.
+
+    The changed fields of a relation never come empty nor with an unchanged one among them.
+    """
+    if not old or not isinstance(now, Mapping):
+        return True
+    return any(key in now and _same(value, now[key]) for key, value in old.items())
+
+
+def _same(left: Any, right: Any) -> bool:
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+
+
+# Comparing
+
+Parser = Callable[[Any], Any]
+"""Gives a value that compares with others of its kind, or None."""
+
+
+def _equal(left: Any, right: Any, kind: Kind) -> bool | None:
+    pair = _comparable(left, right, _parsers_for_equality(left, right, kind))
+    return None if pair is None else bool(operator.eq(*pair))
+
+
+def _ordered(left: Any, right: Any, kind: Kind, test: Callable[[Any, Any], bool]) -> bool | None:
+    pair = _comparable(left, right, _parsers_for_order(left, right, kind))
+    return None if pair is None else bool(test(*pair))
+
+
+def _texts(value: Any, part: Any, test: Callable[[str, str], bool]) -> bool | None:
+    pair = _comparable(value, part, [_written])
+    return None if pair is None else bool(test(*pair))
+
+
+def _comparable(left: Any, right: Any, parsers: Sequence[Parser]) -> tuple[Any, Any] | None:
+    """Both values by the first parser that reads both; None: they can't be compared."""
+    for parse in parsers:
+        first = parse(left)
+        if first is not None and (second := parse(right)) is not None:
+            return first, second
+    return None
+
+
+def _parsers_for_equality(left: Any, right: Any, kind: Kind) -> Sequence[Parser]:
+    if kind in _PARSERS:
+        return [_PARSERS[kind]]
+    if isinstance(left, bool) or isinstance(right, bool):
+        return [_true_or_false]
+    if _is_json_number(left) or _is_json_number(right):
+        return [_number]
+    return [_text] if kind == "text" else [_iso_moment, _text]
+
+
+def _parsers_for_order(left: Any, right: Any, kind: Kind) -> Sequence[Parser]:
+    if kind == "boolean" or isinstance(left, bool) or isinstance(right, bool):
+        return []
+    if kind in _PARSERS:
+        return [_PARSERS[kind]]
+    if _is_json_number(left) or _is_json_number(right):
+        return [_number]
+    return [_text] if kind == "text" else [_number, _iso_moment, _text_unless_nan]
+
+
+def _is_json_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _text_unless_nan(value: Any) -> str | None:
+    """Of texts of unknown kind: "NaN" among numbers must not be ordered by its letters."""
+    return None if not isinstance(value, str) or _NOT_FINITE.fullmatch(value) else value
+
+
+def _written(value: Any) -> str | None:
+    """A text, or a number as it is written."""
+    return str(value) if _is_json_number(value) else _text(value)
+
+
+def _number(value: Any) -> Decimal | None:
+    if isinstance(value, float):
+        return Decimal(str(value)) if isfinite(value) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return _or_none(Decimal, value)  # exponents beyond the machine's raise
+    return None
+
+
+def _true_or_false(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _boolean(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower())
+    return _true_or_false(value)
+
+
+def _moment(value: Any) -> datetime | None:
+    """A date is its midnight, and what has no time zone is in UTC."""
+    if not isinstance(value, str):
+        return None
+    moment = _or_none(parse_datetime, value)
+    if moment is None and (day := _or_none(parse_date, value)) is not None:
+        moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
+def _iso_moment(value: Any) -> datetime | None:
+    """Of texts of unknown kind, only those that can hardly be anything but dates."""
+    return _moment(value) if isinstance(value, str) and _ISO_DATE.match(value) else None
+
+
+def _time(value: Any) -> time | None:
+    return _or_none(parse_time, value) if isinstance(value, str) else None
+
+
+def _duration(value: Any) -> timedelta | None:
+    has_digits = isinstance(value, str) and any(map(str.isdigit, value))  # Django reads "" as 0
+    return _or_none(parse_duration, value) if has_digits else None
+
+
+def _uuid(value: Any) -> UUID | None:
+    return _or_none(UUID, value) if isinstance(value, str) else None
+
+
+def _or_none(parse: Callable[[Any], T | None], value: Any) -> T | None:
+    try:
+        return parse(value)
+    except (ValueError, ArithmeticError):
+        return None
+
+
+_PARSERS: Mapping[Kind, Parser] = {
+    "number": _number,
+    "boolean": _boolean,
+    "date": _moment,
+    "datetime": _moment,
+    "time": _time,
+    "duration": _duration,
+    "uuid": _uuid,
+}
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}|\Z)", re.ASCII)
+
+
+# In words
+
+
+def _in_words(leaf: _Leaf, subject: str, negated: bool) -> str:
+    words = leaf.operator.negation if negated else leaf.operator.phrase
+    if leaf.operator.takes in ("flag", "nothing"):
+        return f"{subject} {words}"
+    return f"{subject} {words} {_show(leaf.value)}"
+
+
+def _reason(leaf: _Leaf, seen: _Seen, verdict: bool | None) -> str:
+    if verdict is None:
+        return _("unknown: %s") % _why_unknown(leaf, seen)
+    if leaf.operator.looks_back:
+        return _history(seen)
+    subject = seen.field if leaf.operator.takes == "flag" else f"{seen.field} {_show(seen.now)}"
+    return _in_words(leaf, subject, verdict == leaf.is_negated)
+
+
+def _why_unknown(leaf: _Leaf, seen: _Seen) -> str:
+    if leaf.operator.looks_back and seen.facts.previous is None:
+        return _("there is no value before the change")
+    if leaf.operator.looks_back and _change(seen)[0]:
+        return _("%s, which can't be compared") % _history(seen)
+    if seen.now is _MISSING:
+        return _("%s is missing") % seen.field
+    if seen.now is None:
+        return _("%s is null") % seen.field
+    return _("%(field)s %(now)s can't be compared with %(value)s") % {
+        "field": seen.field,
+        "now": _show(seen.now),
+        "value": _show(leaf.value),
+    }
+
+
+def _history(seen: _Seen) -> str:
+    changed, old = _change(seen)
+    if not changed:
+        return _("%s did not change") % seen.field
+    return _("%(field)s changed from %(old)s to %(now)s") % {
+        "field": seen.field,
+        "old": _show(old),
+        "now": _show(seen.now),
+    }
+
+
+def _show(value: Any) -> str:
+    """A value as people read it, at a bearable length."""
+    if value is _MISSING:
+        return _("nothing")
+    if value is None or isinstance(value, bool):
+        return {None: _("null"), True: _("true"), False: _("false")}[value]
+    if isinstance(value, str):
+        shown = _shorten(value)
+        return shown if _iso_moment(value) else f"“{shown}”"
+    if isinstance(value, list):
+        return _show_list(value)
+    if isinstance(value, Mapping):
+        return _("an object")
+    return _shorten(_or_none(str, value) or _("a very large number"))
+
+
+def _show_list(values: list[Any]) -> str:
+    shown = ", ".join(
+        _("a list") if isinstance(item, list) else _show(item) for item in values[:SHOWN_ITEMS]
+    )
+    if (more := len(values) - SHOWN_ITEMS) > 0:
+        shown += ngettext(" and %d more", " and %d more", more) % more
+    return shown or _("an empty list")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

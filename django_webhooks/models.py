@@ -1,0 +1,673 @@
+"""The rows, how they are found, and the only legal changes of status.
+
+The rows are the queue: an Event waits for its fan-out while `fanned_out_at` is null, and a
+Delivery for its next request while `next_attempt_at` is not. A lease is a `next_attempt_at` in
+the future with a token beside it: whoever holds the token may write the result, and if nobody
+does, the row is simply due again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, TypeVar
+
+from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
+from django.db import connections, models, router
+from django.db.models.functions import Now
+from django.dispatch import receiver
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from django_webhooks import addresses, conditions, signing, transport
+from django_webhooks.conf import MAX_TIMEOUT, settings
+from django_webhooks.encryption import EncryptedJSONField, Unreadable
+from django_webhooks.exceptions import (
+    ConditionError,
+    SecretError,
+    UnknownEventType,
+    UnreadableSecret,
+    UnsafeURL,
+)
+from django_webhooks.registry import MAX_EVENT_TYPE_LENGTH, patterns_of, registry
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+def outbox_aliases() -> list[str]:
+    """The databases that hold the outbox, as the project's routers say."""
+    return [alias for alias in connections if router.allow_migrate_model(alias, Event)]
+
+
+class DatabaseNow(Now):
+    """The database's own clock, in UTC, as all that Django stores."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        # MySQL's CURRENT_TIMESTAMP is in the zone of the session, which Django leaves alone.
+        template = "UTC_TIMESTAMP(6)" if settings.USE_TZ else "NOW(6)"
+        return self.as_sql(compiler, connection, template=template, **extra)
+
+
+def database_now(using: str, plus: timedelta = timedelta(0)) -> Any:
+    """An expression for this moment by the database's clock; SQLite's clock is the host's."""
+    if connections[using].vendor == "sqlite":
+        # SQLite's own has milliseconds only: what was just written would not be due yet.
+        return models.Value(timezone.now() + plus, output_field=models.DateTimeField())
+    return DatabaseNow() + plus if plus else DatabaseNow()
+
+
+class OutboxQuerySet(models.QuerySet[Row]):
+    """What the tables that work as queues share."""
+
+    def with_now(self) -> Any:
+        """Each row with `now`, the moment of the query by the database's clock."""
+        return self.annotate(now=database_now(self.db))
+
+    def lock(self, ids: Sequence[Any]) -> Any:
+        """The rows of `ids`, locked until the transaction ends; without those that others hold.
+
+        SQLite has one lock for all, taken at the first write: a transaction that reads first
+        and writes later fails when another wrote in between.
+        """
+        rows = self.filter(pk__in=ids)
+        features = connections[self.db].features
+        if features.has_select_for_update:
+            return rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+        rows.filter(pk__in=list(ids)[:1]).update(**{self.untouched: models.F(self.untouched)})
+        return rows
+
+    untouched: ClassVar[str] = "created_at"
+
+
+def owner_matches(owner_field: str, owner_id: Any) -> models.Q:
+    """Subscriptions of nobody (made by staff) or of this very owner. Fails closed on None."""
+    unowned = models.Q(**{f"{owner_field}__isnull": True})
+    return unowned if owner_id is None else unowned | models.Q(**{owner_field: owner_id})
+
+
+# Subscription
+
+
+def modes() -> list[tuple[str, Any]]:
+    return Subscription.Mode.choices
+
+
+def subscription_statuses() -> list[tuple[str, Any]]:
+    return Subscription.Status.choices
+
+
+class SubscriptionQuerySet(OutboxQuerySet["Subscription"]):
+    def active(self) -> SubscriptionQuerySet:
+        return self.filter(status=Subscription.Status.ACTIVE)
+
+    def owned_by(self, owner: Any) -> SubscriptionQuerySet:
+        """Only this owner's. `None` is nobody: an empty set."""
+        return self.none() if owner is None else self.filter(owner=owner)
+
+
+class Subscription(models.Model):
+    """Someone's wish to be told: an endpoint, its secret, and rules that say what of."""
+
+    class Mode(models.TextChoices):
+        RECURRING = "recurring", _("recurring: each match")
+        ONE_TIME = "one_time", _("one-time: the first match only")
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", _("active")
+        PAUSED = "paused", _("paused")
+        DISABLED = "disabled", _("disabled")
+        COMPLETED = "completed", _("completed")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(
+        settings.OWNER_MODEL,
+        verbose_name=_("owner"),
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text=_("Receives only this owner's events, and public ones. Empty: all events."),
+    )
+    name = models.CharField(_("name"), max_length=200, blank=True)
+    url = models.CharField(
+        _("URL"), max_length=2048, help_text=_("The endpoint that the requests are sent to.")
+    )
+    mode = models.CharField(_("mode"), max_length=16, choices=modes, default=Mode.RECURRING)
+    status = models.CharField(
+        _("status"), max_length=16, choices=subscription_statuses, default=Status.ACTIVE
+    )
+    headers = EncryptedJSONField(
+        _("headers"),
+        default=dict,
+        blank=True,
+        help_text=_('Sent with each request, as in {"Authorization": "Bearer …"}.'),
+    )
+    secrets = EncryptedJSONField(default=list, editable=False)
+    timeout = models.FloatField(
+        _("timeout"),
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(MAX_TIMEOUT)],
+        help_text=_("Seconds for a whole exchange. Empty: the TIMEOUT setting."),
+    )
+    max_per_second = models.FloatField(
+        _("requests per second"), null=True, blank=True, help_text=_("Empty: no limit.")
+    )
+    next_slot_at = models.DateTimeField(null=True, editable=False)
+    disabled_reason = models.CharField(_("disabled because"), max_length=500, blank=True)
+    failing_since = models.DateTimeField(_("failing since"), null=True, editable=False)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("changed"), auto_now=True)
+
+    objects = SubscriptionQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("subscription")
+        verbose_name_plural = _("subscriptions")
+        ordering = ["-created_at"]
+        indexes = [models.Index(fields=["status"], name="webhooks_subscription_status")]
+
+    def __str__(self) -> str:
+        return self.name or self.url
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self.pk}>"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self.secrets:
+            self.secret = signing.generate_secret()
+            if kwargs.get("update_fields") is not None:
+                kwargs["update_fields"] = {*kwargs["update_fields"], "secrets"}
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        """`ValidationError` keyed by field; the URL is normalised (an IDN to its A-label)."""
+        problems: dict[str, list[str]] = {}
+        try:
+            self.url = addresses.check_url(
+                self.url,
+                allow_http=settings.ALLOW_HTTP,
+                allowed_networks=settings.ALLOWED_NETWORKS,
+            )
+        except UnsafeURL as error:
+            problems["url"] = [str(error)]
+        try:
+            if not isinstance(self.headers, Unreadable):
+                transport.check_headers(self.headers)
+        except ValueError as error:
+            problems["headers"] = [str(error)]
+        for name in ("timeout", "max_per_second"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                problems[name] = [str(_("Must be above 0, or empty."))]
+        if problems:
+            raise ValidationError(problems)
+
+    @property
+    def secret(self) -> str:
+        """The newest secret. `UnreadableSecret` when its key is lost."""
+        return self.signing_secrets[0]
+
+    @secret.setter
+    def secret(self, value: str) -> None:
+        try:
+            signing.decode_secret(value)
+        except SecretError as error:
+            raise ValidationError({"secret": [str(error)]}) from error
+        self.secrets = [{"secret": value, "expires_at": None}]
+
+    @property
+    def signing_secrets(self) -> list[str]:
+        """The secrets that sign now, newest first. `UnreadableSecret` when their key is lost."""
+        if isinstance(self.secrets, Unreadable):
+            raise UnreadableSecret(
+                "The subscription's secret can't be read: put the key it was written with back "
+                "into DJANGO_WEBHOOKS['SECRET_KEYS'], or rotate the secret."
+            )
+        now = timezone.now().timestamp()
+        return [
+            each["secret"]
+            for each in self.secrets
+            if each["expires_at"] is None or each["expires_at"] > now
+        ]
+
+    def rotate_secret(self, overlap: timedelta = timedelta(hours=24)) -> str:
+        """A new secret, saved at once; the one before still signs, too, for `overlap`.
+
+        An overlap of zero is for a secret that has leaked.
+        """
+        expires_at = timezone.now().timestamp() + overlap.total_seconds()
+        old = [] if isinstance(self.secrets, Unreadable) else self.signing_secrets[:1]
+        new = signing.generate_secret()
+        self.secrets = [
+            {"secret": new, "expires_at": None},
+            *({"secret": each, "expires_at": expires_at} for each in old if overlap),
+        ]
+        self.save(update_fields=["secrets", "updated_at"])
+        return new
+
+    def old_secret_expires_at(self) -> datetime | None:
+        """When the secret before the newest stops signing; None if there is none."""
+        if isinstance(self.secrets, Unreadable) or len(self.secrets) < 2:
+            return None
+        return datetime.fromtimestamp(
+            self.secrets[1]["expires_at"], tz=timezone.get_default_timezone()
+        )
+
+    # Changes of status
+
+    def pause(self) -> None:
+        """Nothing is sent, and no new Event is matched, until `resume()`. What is due waits."""
+        self._change_status(self.Status.PAUSED, only_from=[self.Status.ACTIVE])
+
+    def resume(self) -> None:
+        """Active again, from whatever status; what waited becomes due as it was."""
+        self._change_status(self.Status.ACTIVE, failing_since=None)
+
+    def disable(self, reason: str) -> None:
+        """Stopped because of `reason`; what is due waits for a person to resume or cancel it."""
+        self._change_status(self.Status.DISABLED, disabled_reason=reason[:500])
+
+    def _change_status(
+        self, status: str, only_from: Iterable[str] | None = None, **changes: Any
+    ) -> None:
+        changes = {"disabled_reason": "", **changes, "status": status, "updated_at": timezone.now()}
+        rows = Subscription.objects.using(self._state.db).filter(pk=self.pk)
+        if only_from is not None:
+            rows = rows.filter(status__in=only_from)
+        if rows.update(**changes):
+            for name, value in changes.items():
+                setattr(self, name, value)
+
+
+@receiver(models.signals.pre_delete, sender=Subscription)
+def cancel_deliveries_of_deleted(instance: Subscription, using: str, **kwargs: Any) -> None:
+    Delivery.objects.using(using).filter(subscription=instance).cancel(
+        f"The subscription {instance} was deleted."
+    )
+
+
+# Rule
+
+
+class RuleQuerySet(models.QuerySet["Rule"]):
+    def active(self) -> RuleQuerySet:
+        return self.filter(subscription__status=Subscription.Status.ACTIVE)
+
+    def listening_to(self, event_type: str) -> RuleQuerySet:
+        """The active rules whose pattern matches `event_type`."""
+        return self.active().filter(event_type__in=patterns_of(event_type))
+
+
+class Rule(models.Model):
+    """Which events a subscription wants: a pattern of types and conditions on the data."""
+
+    subscription = models.ForeignKey(
+        Subscription, verbose_name=_("subscription"), on_delete=models.CASCADE, related_name="rules"
+    )
+    event_type = models.CharField(
+        _("event type"),
+        max_length=MAX_EVENT_TYPE_LENGTH + 2,
+        help_text=_("An event type, or a pattern: “shop.order.*”, “*”."),
+    )
+    conditions = models.JSONField(
+        _("conditions"),
+        default=dict,
+        blank=True,
+        help_text=_("A tree of conditions as JSON; {} is always true."),
+    )
+
+    objects = RuleQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("rule")
+        verbose_name_plural = _("rules")
+        indexes = [
+            models.Index(fields=["event_type", "subscription"], name="webhooks_rule_event_type")
+        ]
+
+    def __str__(self) -> str:
+        """The rule as a sentence: "order updated, when status changes to “paid”"."""
+        label = registry.describe(self.event_type)
+        when = conditions.describe(self.conditions)
+        return (
+            str(_("%(event)s, when %(conditions)s"))
+            % {
+                "event": label,
+                "conditions": when,
+            }
+            if when
+            else label
+        )
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.clean()
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        """`ValidationError` keyed by field; for conditions it begins with the path in the tree."""
+        problems: dict[str, list[str]] = {}
+        try:
+            registry.require_pattern(self.event_type)
+        except UnknownEventType as error:
+            problems["event_type"] = [str(error)]
+        try:
+            conditions.validate(self.conditions)
+        except ConditionError as error:
+            problems["conditions"] = [str(error)]
+        if problems:
+            raise ValidationError(problems)
+
+
+# Event
+
+
+def make_event_id() -> str:
+    """`evt_` and 32 hex digits that begin with the time, so that new rows lie side by side."""
+    return f"evt_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+class EventQuerySet(OutboxQuerySet["Event"]):
+    untouched = "occurred_at"
+
+    def waiting(self) -> EventQuerySet:
+        """Those not fanned out yet."""
+        return self.filter(fanned_out_at__isnull=True)
+
+    def about(self, subject: models.Model) -> EventQuerySet:
+        """The events of one object."""
+        return self.filter(subject_type=label_of(subject), subject_id=str(subject.pk))
+
+
+def label_of(model: models.Model | type[models.Model]) -> str:
+    """`shop.order` of an order, of its model, and of any proxy of it."""
+    return (model._meta.concrete_model or model)._meta.label_lower
+
+
+class Event(models.Model):
+    """Something happened. Written in the transaction of the change, and never changed."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=make_event_id, editable=False)
+    type = models.CharField(_("type"), max_length=MAX_EVENT_TYPE_LENGTH)
+    action = models.CharField(_("action"), max_length=16, blank=True)
+    data = models.JSONField(_("data"), default=dict)
+    previous = models.JSONField(_("previous"), default=dict)
+    body = models.TextField(_("body"), blank=True)
+    subject_type = models.CharField(_("model"), max_length=201, blank=True)
+    subject_id = models.CharField(_("object"), max_length=255, blank=True)
+    # Not a constraint: the owner may be deleted by the very transaction that writes the Event.
+    owner = models.ForeignKey(
+        settings.OWNER_MODEL,
+        verbose_name=_("owner"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    occurred_at = models.DateTimeField(_("occurred"), default=timezone.now)
+    fanned_out_at = models.DateTimeField(_("fanned out"), null=True, editable=False)
+    error = models.TextField(_("error"), blank=True, help_text=_("Why it could not be rendered."))
+
+    objects = EventQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        ordering = ["-occurred_at", "-id"]
+        indexes = [
+            models.Index(fields=["fanned_out_at", "id"], name="webhooks_event_waiting"),
+            models.Index(fields=["type", "occurred_at"], name="webhooks_event_type"),
+            models.Index(fields=["subject_type", "subject_id"], name="webhooks_event_subject"),
+            models.Index(fields=["occurred_at"], name="webhooks_event_occurred"),
+        ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        subject = kwargs.pop("subject", None)
+        super().__init__(*args, **kwargs)
+        if subject is not None:
+            self.subject_type, self.subject_id = label_of(subject), str(subject.pk)
+
+    def __str__(self) -> str:
+        return f"{self.type} ({self.id})"
+
+    @property
+    def subject(self) -> models.Model | None:
+        """The object that it is about, as it is now; None if it is gone or there is none."""
+        if not self.subject_type:
+            return None
+        try:
+            model = apps.get_model(self.subject_type)
+            found: models.Model | None = (
+                model._base_manager.using(self._state.db).filter(pk=self.subject_id).first()
+            )
+        except (LookupError, ValueError, ValidationError):
+            return None
+        return found
+
+
+# Delivery
+
+
+def delivery_statuses() -> list[tuple[str, Any]]:
+    return Delivery.Status.choices
+
+
+class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
+    def pending(self) -> DeliveryQuerySet:
+        return self.filter(status=Delivery.Status.PENDING)
+
+    def sendable(self) -> DeliveryQuerySet:
+        """Pending, and nothing about the subscription holds them back."""
+        # A subquery and not a join: a lock on these rows must not lock the subscriptions, too.
+        return self.pending().filter(
+            subscription__in=Subscription.objects.using(self.db).filter(
+                status__in=(
+                    Subscription.Status.ACTIVE,
+                    Subscription.Status.COMPLETED,  # its one delivery is still to be made
+                )
+            )
+        )
+
+    def due(self) -> DeliveryQuerySet:
+        return self.sendable().filter(next_attempt_at__lte=database_now(self.db))
+
+    def in_flight(self) -> DeliveryQuerySet:
+        return self.pending().filter(lease_token__isnull=False)
+
+    def held_by(self, token: uuid.UUID) -> DeliveryQuerySet:
+        return self.filter(lease_token=token)
+
+    def lease(self, token: uuid.UUID, until: datetime) -> int:
+        """Take what is due: counts the attempt. Returns how many rows were taken."""
+        return self.filter(
+            status=Delivery.Status.PENDING, next_attempt_at__lte=database_now(self.db)
+        ).update(
+            lease_token=token, next_attempt_at=until, attempt_count=models.F("attempt_count") + 1
+        )
+
+    def release(self, wait: timedelta = timedelta(0)) -> int:
+        """Give back what was leased and not started: due after `wait`, the attempt not counted."""
+        return self.in_flight().update(
+            lease_token=None,
+            next_attempt_at=database_now(self.db, plus=wait),
+            attempt_count=models.F("attempt_count") - 1,
+        )
+
+    def complete(self, status: str, now: datetime, reason: str = "") -> int:
+        return self.update(
+            status=status,
+            completed_at=now,
+            next_attempt_at=None,
+            lease_token=None,
+            reason=reason[:500],
+        )
+
+    def retry_at(self, when: datetime, reason: str = "") -> int:
+        return self.update(next_attempt_at=when, lease_token=None, reason=reason[:500])
+
+    def cancel(self, reason: str) -> int:
+        """End what is still pending without sending it. Returns how many were."""
+        return self.pending().complete(Delivery.Status.CANCELLED, timezone.now(), reason)
+
+    def reopen(self) -> int:
+        """Send again what has ended: the whole schedule from its start, the history kept."""
+        return self.exclude(status=Delivery.Status.PENDING).update(
+            status=Delivery.Status.PENDING,
+            next_attempt_at=database_now(self.db),
+            first_attempt=models.F("attempt_count") + 1,
+            completed_at=None,
+            reason="",
+        )
+
+
+class Delivery(models.Model):
+    """One Event for one Subscription, until it has arrived or has been given up."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", _("pending")
+        SUCCEEDED = "succeeded", _("succeeded")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
+
+    event = models.ForeignKey(
+        Event, verbose_name=_("event"), on_delete=models.CASCADE, related_name="deliveries"
+    )
+    subscription = models.ForeignKey(
+        Subscription,
+        verbose_name=_("subscription"),
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="deliveries",
+    )
+    matched = models.TextField(
+        _("matched rule"), blank=True, help_text=_("The rule as it read when it matched.")
+    )
+    status = models.CharField(
+        _("status"), max_length=16, choices=delivery_statuses, default=Status.PENDING
+    )
+    attempt_count = models.PositiveIntegerField(_("attempts"), default=0)
+    first_attempt = models.PositiveIntegerField(default=1, editable=False)
+    next_attempt_at = models.DateTimeField(_("next attempt"), null=True, blank=True)
+    lease_token = models.UUIDField(null=True, editable=False)
+    completed_at = models.DateTimeField(_("completed"), null=True, blank=True)
+    reason = models.CharField(_("reason"), max_length=500, blank=True)
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("delivery")
+        verbose_name_plural = _("deliveries")
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["event", "subscription"], name="webhooks_delivery_once")
+        ]
+        indexes = [
+            models.Index(fields=["next_attempt_at"], name="webhooks_delivery_due"),
+            models.Index(fields=["subscription", "status"], name="webhooks_delivery_status"),
+            models.Index(fields=["status", "completed_at"], name="webhooks_delivery_completed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event_id} → {self.subscription_id or '–'}"
+
+    @property
+    def round(self) -> int:
+        """The number of this attempt in the schedule, which a redelivery begins anew."""
+        return self.attempt_count - self.first_attempt + 1
+
+
+class Attempt(models.Model):
+    """One request, and what came of it."""
+
+    delivery = models.ForeignKey(
+        Delivery, verbose_name=_("delivery"), on_delete=models.CASCADE, related_name="attempts"
+    )
+    number = models.PositiveIntegerField(_("number"))
+    started_at = models.DateTimeField(_("started"))
+    duration_ms = models.PositiveIntegerField(_("duration (ms)"), default=0)
+    url = models.CharField(_("URL"), max_length=2048)
+    request_headers = models.JSONField(_("request headers"), default=dict)
+    status_code = models.PositiveIntegerField(_("HTTP status"), null=True, blank=True)
+    response_headers = models.JSONField(_("response headers"), default=dict)
+    response_body = models.TextField(_("response body"), blank=True)
+    error = models.CharField(_("error"), max_length=32, blank=True)
+    detail = models.CharField(_("detail"), max_length=500, blank=True)
+    stale = models.BooleanField(
+        _("stale"),
+        default=False,
+        help_text=_("The result came after another worker had taken over, and was not counted."),
+    )
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        ordering = ["number", "id"]
+
+    def __str__(self) -> str:
+        return f"#{self.number}: {self.status_code or self.error}"
+
+
+# The drain that lingers
+
+
+class WatchQuerySet(models.QuerySet["Watch"]):
+    """Changes of the one row, each a single conditional UPDATE, so that no two drains agree
+    to differ about who holds it."""
+
+    def take(self, token: uuid.UUID, held: timedelta, linger: timedelta) -> bool:
+        """Become the drain that lingers, unless another is alive."""
+        now = timezone.now()
+        self.get_or_create(name=Watch.DRAIN)
+        free = models.Q(holder__isnull=True) | models.Q(held_until__lt=now)
+        return bool(
+            self.filter(free, name=Watch.DRAIN).update(
+                holder=token, held_until=now + held, linger_until=now + linger, seen_at=now
+            )
+        )
+
+    def prolong(self, linger: timedelta) -> bool:
+        """Ask the drain that lingers to do so for longer. False if there is none."""
+        now = timezone.now()
+        return bool(
+            self.filter(name=Watch.DRAIN, holder__isnull=False, held_until__gte=now).update(
+                linger_until=now + linger, seen_at=now
+            )
+        )
+
+    def keep(self, token: uuid.UUID, held: timedelta) -> bool:
+        """Still alive. False if another has taken over."""
+        now = timezone.now()
+        return bool(
+            self.filter(name=Watch.DRAIN, holder=token).update(held_until=now + held, seen_at=now)
+        )
+
+    def leave(self, token: uuid.UUID, *, anyway: bool = False) -> bool:
+        """Stop lingering, unless someone has prolonged it."""
+        rows = self.filter(name=Watch.DRAIN, holder=token)
+        if not anyway:
+            rows = rows.filter(linger_until__lte=timezone.now())
+        return bool(rows.update(holder=None))
+
+
+class Watch(models.Model):
+    """When a worker was last seen, and which drain lingers for what may come."""
+
+    DRAIN = "drain"
+
+    name = models.CharField(max_length=32, primary_key=True, default=DRAIN)
+    seen_at = models.DateTimeField(default=timezone.now)
+    holder = models.UUIDField(null=True)
+    held_until = models.DateTimeField(null=True)
+    linger_until = models.DateTimeField(null=True)
+
+    objects = WatchQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.name}: seen {self.seen_at:%Y-%m-%d %H:%M:%S}"

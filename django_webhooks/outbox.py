@@ -1,0 +1,203 @@
+"""The outbox: an Event is written with the change that it tells of, and a worker is woken after.
+
+Everything here happens in the caller's transaction or after its commit; nothing touches the
+network but the wake, and a wake that fails is only logged.
+"""
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from django.apps import apps
+from django.db import connections, models, router, transaction
+from django.utils import timezone
+
+from django_webhooks import payloads, signals
+from django_webhooks.backends import get_backend
+from django_webhooks.conf import settings
+from django_webhooks.models import Delivery, Event, Rule, Subscription, database_now, label_of
+from django_webhooks.registry import TEST_EVENT, registry
+
+logger = logging.getLogger("django_webhooks")
+
+
+def publish(
+    event_type: str,
+    data: Any,
+    *,
+    subject: models.Model | None = None,
+    owner: Any = None,
+    using: str | None = None,
+) -> Event | None:
+    """Record that something happened; the Event, or None when nobody listens.
+
+    `data` is any JSON-able value, sent as it is. `owner` is an instance of `OWNER_MODEL`. The
+    Event belongs to the transaction on `using` (default: the subject's database). Raises
+    `UnknownEventType`, `PayloadError`, `PayloadTooLarge` and `TypeError`.
+    """
+    known = registry.require_type(event_type)
+    using = using or (subject and subject._state.db) or router.db_for_write(Event)
+    event = compose(event_type, data, subject=subject, owner=owner)
+    listening = is_listened_to(event_type, using)
+    keep = known.webhook is not None and known.webhook.keep_events
+    return write(event, using, listening=listening) if listening or keep else None
+
+
+def redeliver(deliveries: Iterable[Delivery]) -> int:
+    """Send them again: same event, same bytes, a new round of attempts. Returns how many.
+
+    Those that wait for a retry are sent at once. Skipped are those in flight, and those whose
+    subscription is gone.
+    """
+    by_alias: dict[str, list[Any]] = {}
+    for delivery in deliveries:
+        by_alias.setdefault(delivery._state.db or "default", []).append(delivery.pk)
+    return sum(_redeliver(ids, using) for using, ids in by_alias.items())
+
+
+def recover(subscription: Subscription, since: datetime, *, dry_run: bool = False) -> int:
+    """Redeliver what has failed of the events since then. Returns how many (would be)."""
+    failed = failed_since(subscription, since)
+    return failed.count() if dry_run else redeliver(failed.only("pk"))
+
+
+def failed_since(subscription: Subscription, since: datetime) -> "models.QuerySet[Delivery]":
+    return Delivery.objects.using(subscription._state.db).filter(
+        subscription=subscription,
+        status=Delivery.Status.FAILED,
+        event__occurred_at__gte=since,
+    )
+
+
+def publish_test(subscription: Subscription) -> Delivery:
+    """A test event for this subscription alone, past its rules. Returns the Delivery."""
+    using = subscription._state.db or router.db_for_write(Event)
+    event = compose(
+        TEST_EVENT,
+        {"message": "This is a test event.", "subscription": str(subscription.pk)},
+        owner=subscription.owner,
+    )
+    with transaction.atomic(using=using):
+        write(event, using, listening=False)
+        delivery = Delivery.objects.using(using).create(
+            event=event, subscription=subscription, next_attempt_at=database_now(using)
+        )
+        wake_after_commit(using)
+    delivery.refresh_from_db()
+    return delivery
+
+
+def is_listened_to(event_type: str, using: str) -> bool:
+    """Whether an active rule names this type: one indexed query, never an old answer."""
+    return Rule.objects.using(using).listening_to(event_type).exists()
+
+
+def compose(
+    event_type: str,
+    data: Any,
+    *,
+    action: str = "",
+    previous: dict[str, Any] | None = None,
+    subject: models.Model | None = None,
+    owner: Any = None,
+) -> Event:
+    """An Event, not saved yet, with the exact body of its requests.
+
+    `PayloadError` and `PayloadTooLarge` for data that can't be sent; `TypeError` for an `owner`
+    of another model than `OWNER_MODEL`.
+    """
+    event = Event(type=event_type, action=action, subject=subject, owner_id=owner_id_of(owner))
+    event.data = payloads.to_json(data)
+    event.previous = previous or {}
+    sent = {"object": event.data, "previous": event.previous} if action else event.data
+    event.body = payloads.make_body(event_type, event.occurred_at, sent, settings.MAX_PAYLOAD_BYTES)
+    return event
+
+
+def compose_failed(
+    event_type: str, error: str, *, action: str, subject_type: str, subject_id: str
+) -> Event:
+    """An Event whose payload could not be rendered: kept to be seen, sent to nobody."""
+    return Event(
+        type=event_type,
+        action=action,
+        subject_type=subject_type,
+        subject_id=subject_id,
+        error=error,
+    )
+
+
+def write(event: Event, using: str, *, listening: bool) -> Event:
+    """Insert the Event into the current transaction; after its commit, tell and wake.
+
+    With nobody listening it is written as fanned out already, and no worker is woken.
+    """
+    if not listening:
+        event.fanned_out_at = timezone.now()
+    event.save(using=using, force_insert=True)
+    if signals.event_published.has_listeners(Event):
+        transaction.on_commit(partial(_announce, event, using), using=using, robust=True)
+    if listening:
+        wake_after_commit(using)
+    return event
+
+
+def wake_after_commit(using: str) -> None:
+    """Wake a worker once this transaction is committed: once, however many ask."""
+    waiting = connections[using].run_on_commit
+    if not any(getattr(function, "func", None) is wake for _, function, _ in waiting):
+        transaction.on_commit(partial(wake, using), using=using, robust=True)
+
+
+def wake(using: str) -> None:
+    """Wake a worker now. Never raises: what is not sent now, the sweep will send."""
+    try:
+        get_backend().wake(using)
+    except Exception:
+        logger.exception(
+            "No worker could be woken; nothing is lost, the next sweep delivers. Is the task "
+            "queue's broker up?"
+        )
+
+
+def owner_id_of(owner: Any) -> Any:
+    """The primary key of `owner`; `TypeError` if it is not an instance of `OWNER_MODEL`."""
+    if owner is None:
+        return None
+    model = apps.get_model(settings.OWNER_MODEL)
+    if not isinstance(owner, model):
+        raise TypeError(
+            f"The owner must be a {model._meta.label} (DJANGO_WEBHOOKS['OWNER_MODEL']) or None, "
+            f"not {type(owner).__name__}."
+        )
+    return owner.pk
+
+
+def _redeliver(ids: list[Any], using: str) -> int:
+    with transaction.atomic(using=using):
+        rows = Delivery.objects.using(using).filter(
+            pk__in=ids, lease_token__isnull=True, subscription__isnull=False
+        )
+        hurried = rows.pending().update(next_attempt_at=database_now(using))
+        count = hurried + rows.reopen()
+        if count:
+            wake_after_commit(using)
+    return count
+
+
+def _announce(event: Event, using: str) -> None:
+    signals.event_published.send_robust(sender=Event, event=event, using=using)
+
+
+__all__ = [
+    "compose",
+    "compose_failed",
+    "label_of",
+    "publish",
+    "publish_test",
+    "recover",
+    "redeliver",
+    "write",
+]

@@ -1,0 +1,285 @@
+"""How an object becomes JSON: field paths, Django's rules, what changed, and the exact body."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, cast
+
+from django.core.exceptions import FieldDoesNotExist
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+from django.db.models.fields.files import FieldFile
+from django.utils import timezone
+
+from django_webhooks.exceptions import PayloadError, PayloadTooLarge
+
+Path = tuple[str, ...]
+"""Where a value stands in the object's data: ("customer", "email")."""
+
+SENSITIVE = re.compile(
+    r"passw(or)?d|passphrase|secret|token|credential|private|salt|otp|ssn|api_?key|(^|_)key($|_)"
+    r"|session|signature|hash|iban|card_number|cvv|cvc",
+    re.IGNORECASE,
+)
+"""Names of fields that `fields = "__all__"` leaves out."""
+
+KINDS: Sequence[tuple[type[models.Field[Any, Any]], str]] = [
+    (models.BooleanField, "boolean"),
+    (models.DateTimeField, "datetime"),  # before DateField, its base
+    (models.DateField, "date"),
+    (models.TimeField, "time"),
+    (models.DurationField, "duration"),
+    (models.DecimalField, "number"),
+    (models.FloatField, "number"),
+    (models.IntegerField, "number"),
+    (models.UUIDField, "uuid"),
+    (models.JSONField, "unknown"),
+    (models.Field, "text"),
+]
+
+FORMATS = {"datetime": "date-time", "date": "date", "time": "time", "uuid": "uuid"}
+
+
+class PayloadEncoder(DjangoJSONEncoder):
+    """Django's rules for dates, decimals, UUIDs and lazy texts, and ours for the rest.
+
+    A model instance becomes its primary key, a file its name, bytes base64.
+    """
+
+    def default(self, o: Any) -> Any:
+        if isinstance(o, models.Model):
+            return o.pk
+        if isinstance(o, FieldFile):
+            return o.name or ""
+        if isinstance(o, bytes | bytearray | memoryview):
+            return base64.b64encode(bytes(o)).decode("ascii")
+        return super().default(o)
+
+
+def dump(value: Any) -> str:
+    """`value` as compact JSON text; `PayloadError` when it is not JSON, or can't be stored."""
+    try:
+        text = json.dumps(
+            value,
+            cls=PayloadEncoder,
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=(",", ":"),
+        )
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"The payload can't be written as JSON: {error}") from error
+    if "\\u0000" in text and "\x00" in _strings(json.loads(text)):
+        raise PayloadError(
+            "The payload holds a NUL character, which PostgreSQL can't store: remove it."
+        )
+    return text
+
+
+def to_json(value: Any) -> Any:
+    """`value` as what a receiver reads: dict, list, str, int, float, bool or None."""
+    return json.loads(dump(value))
+
+
+def make_body(event_type: str, occurred_at: datetime, data: Any, max_bytes: int) -> str:
+    """The body of each request for an event, to the byte (Standard Webhooks, payload structure).
+
+    `PayloadTooLarge` above `max_bytes`.
+    """
+    timestamp = occurred_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    body = dump({"type": event_type, "timestamp": timestamp, "data": data})
+    size = len(body.encode())
+    if size > max_bytes:
+        raise PayloadTooLarge(
+            f"The body of {event_type} is {size:,} bytes; MAX_PAYLOAD_BYTES is {max_bytes:,}. "
+            "Publish fewer fields, or raise the setting."
+        )
+    return body
+
+
+# Field paths
+
+
+def split(paths: Iterable[str]) -> list[Path]:
+    return [tuple(path.split(".")) for path in paths]
+
+
+def read(instance: models.Model, path: Path, before: models.Model | None = None) -> Any:
+    """The JSON-able value at `path` of `instance`; None where a relation on the way is null.
+
+    A related object that `instance` has not loaded is taken from `before`, its row as it was,
+    if both point to the same one. That saves the query.
+    """
+    *relations, name = path
+    value: Any = instance
+    for relation in relations:
+        value, before = _follow(value, relation, before)
+        if value is None:
+            return None
+    return _value(value, name)
+
+
+def nest(values: Mapping[Path, Any]) -> dict[str, Any]:
+    """`{("customer", "email"): 1}` as `{"customer": {"email": 1}}`."""
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        branch = tree
+        for name in path[:-1]:
+            branch = branch.setdefault(name, {})
+        branch[path[-1]] = value
+    return tree
+
+
+def changed_paths(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[Path]:
+    """The paths whose values differ, in the order of `after`."""
+    missing = object()
+    paths = [*after, *(path for path in before if path not in after)]
+    return [path for path in paths if before.get(path, missing) != after.get(path, missing)]
+
+
+def relations(model: type[models.Model], paths: Iterable[Path]) -> list[str]:
+    """What `select_related` needs so that reading `paths` costs no further query."""
+    return sorted({"__".join(path[:-1]) for path in paths if len(path) > 1})
+
+
+def find_field(model: type[models.Model], path: Path) -> models.Field[Any, Any] | None:
+    """The field at the end of `path`; None for a plain attribute. `FieldDoesNotExist` if neither.
+
+    Also raised when `path` goes through something that leads to many objects.
+    """
+    *names, last = path
+    for name in names:
+        relation = model._meta.get_field(name)
+        if not relation.is_relation or relation.many_to_many or relation.one_to_many:
+            raise FieldDoesNotExist(f"{name!r} does not lead to one object")
+        model = cast("type[models.Model]", relation.related_model)
+    try:
+        field = model._meta.get_field(last)
+    except FieldDoesNotExist:
+        if last == "pk":
+            return cast("models.Field[Any, Any]", model._meta.pk)
+        if callable(getattr(model, last, None)) or not hasattr(model, last):
+            raise
+        return None
+    return cast("models.Field[Any, Any]", field)
+
+
+def kind(field: Any) -> str:
+    """The kind of `conditions` that a model field's JSON values are of."""
+    if field is None:
+        return "unknown"
+    if getattr(field, "many_to_many", False) or getattr(field, "one_to_many", False):
+        return "list"
+    if getattr(field, "remote_field", None) and not field.concrete:
+        return "unknown"
+    target = getattr(field, "target_field", None)
+    if target is not None:
+        return kind(target)
+    return next((name for cls, name in KINDS if isinstance(field, cls)), "unknown")
+
+
+def field_schema(field: Any) -> dict[str, Any]:
+    """JSON Schema (2020-12) of the values of a model field, as they are published."""
+    name = kind(field)
+    schema: dict[str, Any] = {}
+    if name == "list":
+        schema["type"] = "array"
+    elif name == "boolean":
+        schema["type"] = "boolean"
+    elif name == "number" and not isinstance(_target(field), models.DecimalField):
+        whole = isinstance(_target(field), models.IntegerField)
+        schema["type"] = "integer" if whole else "number"
+    elif name != "unknown":
+        schema["type"] = "string"
+    if name in FORMATS:
+        schema["format"] = FORMATS[name]
+    if getattr(field, "null", False) and "type" in schema:
+        schema["type"] = [schema["type"], "null"]
+    choices = getattr(field, "flatchoices", None)
+    if choices and "type" in schema:
+        schema["enum"] = [value for value, _ in choices]
+    if help_text := str(getattr(field, "help_text", "") or ""):
+        schema["description"] = help_text
+    return schema
+
+
+def all_fields(model: type[models.Model]) -> list[str]:
+    """What `fields = "__all__"` stands for: the columns whose names do not look sensitive."""
+    return [
+        field.name
+        for field in model._meta.concrete_fields
+        if field.primary_key
+        or not (SENSITIVE.search(field.name) or isinstance(field, models.BinaryField))
+    ]
+
+
+def _target(field: Any) -> Any:
+    while getattr(field, "target_field", None) is not None:
+        field = field.target_field
+    return field
+
+
+def _follow(instance: Any, name: str, before: Any) -> tuple[Any, Any]:
+    field = instance._meta.get_field(name)
+    shared = None
+    if before is not None and field.concrete:
+        same = getattr(before, field.attname) == getattr(instance, field.attname)
+        shared = getattr(before, name) if same else None
+    if shared is not None and not field.is_cached(instance):
+        return shared, shared
+    try:
+        return getattr(instance, name), shared
+    except models.ObjectDoesNotExist:  # the other end of a one-to-one
+        return None, None
+
+
+def _value(instance: models.Model, name: str) -> Any:
+    if name == "pk":
+        name = cast("models.Field[Any, Any]", instance._meta.pk).name
+    try:
+        field: Any = instance._meta.get_field(name)
+    except FieldDoesNotExist:
+        return getattr(instance, name)
+    if field.many_to_many or field.one_to_many:
+        accessor = field.name if field.concrete else field.get_accessor_name()
+        return list(getattr(instance, accessor).order_by("pk").values_list("pk", flat=True))
+    if not field.concrete:  # the other end of a one-to-one
+        other, _ = _follow(instance, name, None)
+        return other.pk if other is not None else None
+    return _as_stored(field, getattr(instance, field.attname))
+
+
+def _as_stored(field: Any, value: Any) -> Any:
+    """What the database will give back for `value`: `Decimal("10.00")` for the 10 just assigned.
+
+    Without it, the object just saved and the same object read again would differ.
+    """
+    target = _target(field)
+    if value is None or isinstance(target, models.FileField | models.JSONField):
+        return value
+    value = target.to_python(value)
+    if isinstance(value, Decimal) and isinstance(target, models.DecimalField):
+        return _quantize(value, target.decimal_places)
+    if isinstance(value, datetime) and timezone.is_aware(value):
+        return value.astimezone(UTC)
+    return value
+
+
+def _quantize(value: Decimal, places: int | None) -> Decimal:
+    try:
+        return value.quantize(Decimal(1).scaleb(-(places or 0)))
+    except InvalidOperation:  # NaN, or more digits than the context holds
+        return value
+
+
+def _strings(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(str(key) + _strings(item) for key, item in value.items())
+    if isinstance(value, list):
+        return "".join(map(_strings, value))
+    return value if isinstance(value, str) else ""

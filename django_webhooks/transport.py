@@ -1,0 +1,617 @@
+"""One request out, one `Exchange` back: guarded, bounded in time and size, never raising.
+
+The only module that imports requests. It uses the adapter without a `Session`, so there is
+nothing that could follow a redirect, keep a cookie, or read .netrc or a proxy from the
+environment. From the outside in:
+
+* `Transport.send` checks, posts, and turns whatever happens into an `Exchange`;
+* `_Adapter` hands requests and urllib3 our connection classes;
+* a `_Guarded` connection resolves once, refuses the name if any answer is refused, and dials
+  an address that was checked (RELIABILITY: the gate at the send alone is sufficient);
+* a `_Timed` socket gives each single operation no more time than the exchange has left. A
+  timeout of requests would start anew with each byte that drips in.
+
+What belongs to one exchange, its `_Call`, is reached through a thread-local: urllib3 offers
+no way to hand it down to a socket.
+"""
+
+import http.client
+import io
+import logging
+import math
+import re
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from ipaddress import ip_address
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+import certifi
+import urllib3
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
+
+from .addresses import Network, check_address, check_url
+from .exceptions import BlockedAddress, UnsafeURL
+
+if not callable(getattr(HTTPConnection, "_new_conn", None)):  # then nothing would be guarded
+    raise ImportError("This urllib3 has no HTTPConnection._new_conn: install urllib3 2.x.")
+
+MAX_HEAD_BYTES = 65536
+MAX_RESPONSE_HEADERS, MAX_RESPONSE_HEADER_LENGTH = 50, 1024
+MAX_CUSTOM_HEADERS, MAX_CUSTOM_HEADER_LENGTH = 20, 1024
+MAX_LOOKUPS = 64
+"""Names being resolved at once in this process; a hanging resolver can't pile up threads."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A POST. `headers` are complete but for host, content-length, accept and
+    accept-encoding; `timeout` is in seconds, for the whole exchange from DNS to body."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What came of a request.
+
+    `error` is "" for a 2xx whose headers were complete in time, else one of: blocked (URL or
+    address refused), headers (of the request, unsendable), dns, connection (also: no HTTP),
+    tls, proxy, timeout, redirect (any 3xx), status (any other), internal. `detail` says it in
+    a sentence without query, token or resolved address. `headers` have lower-case names;
+    `body` is the beginning of the response as text, undecoded; `retry_after` the raw value.
+    """
+
+    status_code: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
+    error: str = ""
+    detail: str = ""
+    duration_ms: int = 0
+    retry_after: str = ""
+
+
+class Transport:
+    """Sends requests, from any number of threads at once; keeps idle connections for reuse.
+
+    `allow_http` and `allowed_networks` are those of `addresses.check_url`. `proxy` is the
+    http(s) URL of an egress proxy: it may be anywhere, and it resolves the names, so only
+    URLs and literal addresses are checked here. `ca_bundle` is the path of the certificates
+    to trust in place of certifi's.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_http: bool = False,
+        allowed_networks: Sequence[Network] = (),
+        proxy: str | None = None,
+        max_response_bytes: int = 65536,
+        ca_bundle: str | None = None,
+    ) -> None:
+        networks = tuple(allowed_networks)
+        self._networks = networks
+        self._proxies = {"http": proxy, "https": proxy} if proxy else None
+        self._max_response_bytes = max_response_bytes
+        self._adapter = _Adapter(_tls_context(ca_bundle or certifi.where()))
+        self._calls: set[_Call] = set()
+
+        @lru_cache(maxsize=1024)
+        def checked(url: str) -> str:
+            return check_url(url, allow_http=allow_http, allowed_networks=networks)
+
+        self._checked = checked
+
+    def send(self, request: Request) -> Exchange:
+        """The outcome of one POST, within `request.timeout` + 1 s; no Exception leaves."""
+        started = monotonic()
+        call = _Call(self._networks)
+        self._calls.add(call)
+        _here.call = call
+        try:
+            call.deadline = started + request.timeout
+            exchange = self._exchange(request, call)
+        except Exception as error:
+            exchange = _failure(error, call)
+        finally:
+            _here.call = None
+            self._calls.discard(call)
+        return replace(exchange, duration_ms=round((monotonic() - started) * 1000))
+
+    def close(self) -> None:
+        """Close idle connections and cut off what is in flight (its error is `connection`)."""
+        self._adapter.close()
+        for call in list(self._calls):
+            call.cut()
+
+    def _exchange(self, request: Request, call: "_Call") -> Exchange:
+        prepared = _prepare(self._checked(request.url), request)
+        response = self._post(prepared, call)
+        try:
+            call.remaining()  # judged by the clock, whatever came
+            body = _read(response, self._max_response_bytes)
+        finally:
+            response.close()  # an unfinished connection; a finished one is back in its pool
+        return _outcome(response.status, response.headers, body)
+
+    def _post(self, prepared: PreparedRequest, call: "_Call") -> urllib3.BaseHTTPResponse:
+        """One try, and one more if the server had given up a connection that was idle."""
+        try:
+            return self._try(prepared, call)
+        except OSError:
+            if not call.was_stale():
+                raise
+        call.fresh = True
+        return self._try(prepared, call)
+
+    def _try(self, prepared: PreparedRequest, call: "_Call") -> urllib3.BaseHTTPResponse:
+        response = self._adapter.send(
+            prepared, stream=True, timeout=call.remaining(), proxies=self._proxies
+        )
+        raw: urllib3.BaseHTTPResponse = response.raw
+        return raw
+
+
+# The request: headers.
+
+_CUSTOM_NAME = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110 5.6.2, token
+_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?", re.ASCII)
+_OURS = re.compile(
+    "host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|"
+    "accept-encoding|proxy-connection",
+    re.IGNORECASE,
+)
+_FORBIDDEN = re.compile(
+    f"{_OURS.pattern}|content-type|content-encoding|cookie|forwarded|x-real-ip|via|user-agent|"
+    "(proxy|sec|x-forwarded|webhook)-.*",
+    re.IGNORECASE,
+)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise ValueError, naming the header and the mend, unless `headers` may be custom ones.
+
+    Never quotes a value: it may be a credential.
+    """
+    if not isinstance(headers, Mapping):
+        raise ValueError("The headers are not a mapping of names to values.")
+    if len(headers) > MAX_CUSTOM_HEADERS:
+        raise ValueError(f"There are more than {MAX_CUSTOM_HEADERS} headers: remove some.")
+    seen: set[str] = set()
+    for name, value in headers.items():
+        _check_custom_header(name, value)
+        if name.lower() in seen:
+            raise ValueError(f"The header {name} is there twice: keep one.")
+        seen.add(name.lower())
+
+
+def _check_custom_header(name: str, value: str) -> None:
+    if not isinstance(name, str) or not _CUSTOM_NAME.fullmatch(name):
+        raise ValueError(
+            f"The header name {str(name)[:64]!r} must be 1 to 64 letters, digits or hyphens."
+        )
+    if _FORBIDDEN.fullmatch(name):
+        raise ValueError(f"The header {name} is set by the sender or by proxies: remove it.")
+    _check_value(name, value)
+    if len(value) > MAX_CUSTOM_HEADER_LENGTH:
+        raise ValueError(
+            f"The header {name} is longer than {MAX_CUSTOM_HEADER_LENGTH} characters: shorten it."
+        )
+
+
+def _check_value(name: str, value: str) -> None:
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        raise ValueError(
+            f"The value of the header {name} must be printable ASCII without space around it."
+        )
+
+
+class _UnsendableHeader(ValueError):
+    """A header that would break the framing of the request."""
+
+
+def _prepare(url: str, request: Request) -> PreparedRequest:
+    """By hand: `PreparedRequest.prepare` would parse the checked URL a second time."""
+    if not isinstance(request.body, bytes):
+        raise TypeError("The body must be bytes.")
+    prepared = PreparedRequest()
+    prepared.method = "POST"
+    prepared.url = url
+    prepared.headers = _complete(request.headers)
+    prepared.headers["content-length"] = str(len(request.body))
+    prepared.body = request.body
+    return prepared
+
+
+def _complete(given: Mapping[str, str]) -> "CaseInsensitiveDict[str]":
+    headers = CaseInsensitiveDict({"accept": "*/*", "accept-encoding": "identity"})
+    for name, value in given.items():
+        try:
+            if not _NAME.fullmatch(name) or _OURS.fullmatch(name):
+                raise ValueError(f"The header {name[:64]!r} can't be given: remove it.")
+            _check_value(name, value)
+        except (TypeError, ValueError) as error:
+            raise _UnsendableHeader(str(error)) from None
+        headers[name] = value
+    return headers
+
+
+# The outcome: of a response, of an exception.
+
+_CREDENTIAL = re.compile(r"cookie|token|secret|passw|session|csrf|api-?key|auth", re.IGNORECASE)
+
+_DETAILS = {
+    "dns": "The host's name did not resolve.",
+    "connection": "The connection failed, or broke off before a complete HTTP answer.",
+    "tls": "No secure connection: the certificate or the handshake failed.",
+    "proxy": "The egress proxy did not connect us.",
+}
+
+
+def _read(response: urllib3.BaseHTTPResponse, limit: int) -> str:
+    """The first `limit` bytes as text; a body that breaks off decides nothing."""
+    pieces, left = [], limit
+    with suppress(OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
+        while left > 0 and (piece := response.read1(left, decode_content=False)):
+            pieces.append(piece)
+            left -= len(piece)
+    return b"".join(pieces).decode("utf-8", "replace").replace("\0", "")
+
+
+def _outcome(status: int, headers: Mapping[str, str], body: str) -> Exchange:
+    error = "" if 200 <= status < 300 else "redirect" if 300 <= status < 400 else "status"
+    return Exchange(
+        status_code=status,
+        headers=_kept(headers),
+        body=body,
+        error=error,
+        detail=error and f"The receiver answered with HTTP status {status}.",
+        retry_after=_storable(headers.get("retry-after", "")),
+    )
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """The response's headers without what looks like a credential, capped."""
+    names = [name for name in headers if not _CREDENTIAL.search(name)]
+    return {
+        _storable(name).lower(): _storable(headers[name]) for name in names[:MAX_RESPONSE_HEADERS]
+    }
+
+
+def _storable(text: str) -> str:
+    text = text[:MAX_RESPONSE_HEADER_LENGTH].replace("\0", "")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _failure(error: Exception, call: "_Call") -> Exchange:
+    """Where the call was tells what failed; wrapped exceptions would have to be guessed at."""
+    if isinstance(error, UnsafeURL | BlockedAddress):
+        return Exchange(error="blocked", detail=str(error))
+    if isinstance(error, _UnsendableHeader):
+        return Exchange(error="headers", detail=str(error))
+    if call.stage == "dns":
+        return Exchange(error="dns", detail=_DETAILS["dns"])
+    if not isinstance(error, OSError | http.client.HTTPException | urllib3.exceptions.HTTPError):
+        return Exchange(error="internal", detail=f"The sender failed ({type(error).__name__}).")
+    if not monotonic() < call.deadline:  # also of NaN
+        return Exchange(error="timeout", detail="No complete answer in time.")
+    return Exchange(error=call.stage, detail=f"{_DETAILS[call.stage]} ({_root(error)})")
+
+
+def _root(error: BaseException) -> str:
+    """What the innermost exception is, without its text (but for OpenSSL's on certificates)."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return type(error).__name__
+
+
+# One exchange, and the sockets that know its deadline.
+
+
+class _Call:
+    """The state of one `send`: until when, and how far it got."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.networks = networks
+        self.deadline = -math.inf
+        self.stage = "connection"  # the `error`, if it fails now
+        self.fresh = False  # use no pooled connection
+        self.reused = False  # the connection had served before
+        self.answered = False  # a byte of the response has come
+        self._sock: socket.socket | None = None
+        self._is_cut = False
+
+    def remaining(self) -> float:
+        """Seconds left, above 0; else TimeoutError."""
+        if self._is_cut:
+            raise ConnectionAbortedError("The transport was closed.")
+        left = self.deadline - monotonic()
+        if not left > 0:
+            raise TimeoutError("The exchange ran out of time.")
+        return left
+
+    def arm(self, sock: socket.socket, share: float = 1) -> None:
+        """Before each operation: no longer than (a share of) what the exchange has left."""
+        self._sock = sock
+        sock.settimeout(self.remaining() * share)
+
+    def was_stale(self) -> bool:
+        return self.reused and not self.answered and not self.fresh and not self._is_cut
+
+    def cut(self) -> None:
+        """From another thread: end the operation under way."""
+        self._is_cut = True
+        if self._sock is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+
+class _Here(threading.local):
+    call: _Call | None = None
+
+
+_here = _Here()
+
+
+def _current() -> _Call:
+    if _here.call is None:
+        raise RuntimeError("A connection of Transport was used outside of send().")
+    return _here.call
+
+
+class _TimedSocket(socket.socket):
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:  # by TLS in TLS, through a proxy
+        _current().arm(self)
+        return super().recv(*args, **kwargs)
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        call = _current()
+        call.arm(self)
+        count = super().recv_into(*args, **kwargs)
+        call.answered = call.answered or count > 0
+        return count
+
+    def send(self, *args: Any, **kwargs: Any) -> int:  # by TLS's sendall, in a loop
+        _current().arm(self)
+        return super().send(*args, **kwargs)
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:  # without TLS its timeout is a total
+        _current().arm(self)
+        super().sendall(*args, **kwargs)
+
+
+class _TimedTLSSocket(_TimedSocket, ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:  # its timeout is a total, too
+        call = _current()
+        call.arm(self)
+        before, call.stage = call.stage, "tls"
+        super().do_handshake(block)
+        call.stage = before
+
+
+def _tls_context(ca_bundle: str) -> ssl.SSLContext:
+    """Verification on, TLS 1.2 or newer, the certificates read once."""
+    context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
+    context.load_verify_locations(ca_bundle)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.check_hostname = True
+    context.sslsocket_class = _TimedTLSSocket
+    return context
+
+
+# The connection: name, address, request, head of the response.
+
+_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+
+SockAddr = tuple[Any, ...]
+
+
+def _resolve(host: str, port: int, call: _Call) -> list[tuple[int, SockAddr]]:
+    """(family, address) of `host` by one look-up, on a thread that is left behind if it hangs."""
+    with suppress(ValueError):
+        family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
+        return [(family, (host, port))]
+    if not _lookups.acquire(timeout=call.remaining()):
+        raise TimeoutError("Too many look-ups hang.")
+    answer: SimpleQueue[Any] = SimpleQueue()
+    try:
+        threading.Thread(target=_look_up, args=(host, port, answer), daemon=True).start()
+    except RuntimeError:
+        _lookups.release()
+        raise
+    try:
+        found = answer.get(timeout=call.remaining())
+    except Empty:
+        raise TimeoutError("The look-up hangs.") from None
+    if isinstance(found, Exception):
+        raise found
+    return list(dict.fromkeys((info[0], info[4]) for info in found))
+
+
+def _look_up(host: str, port: int, answer: "SimpleQueue[Any]") -> None:
+    try:
+        answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except Exception as error:
+        answer.put(error)
+    finally:
+        _lookups.release()
+
+
+def _check(address: SockAddr, networks: Sequence[Network]) -> None:
+    scope = address[3] if len(address) > 3 else 0
+    check_address(f"{address[0]}%{scope}" if scope else address[0], networks)
+
+
+def _dial(answers: Sequence[tuple[int, SockAddr]], options: Any, call: _Call) -> socket.socket:
+    """A connection to the first address that takes it; each gets its share of the time."""
+    failure: OSError = OSError("The name has no address.")
+    for left, (family, address) in zip(range(len(answers), 0, -1), answers, strict=True):
+        sock = _TimedSocket(family, socket.SOCK_STREAM)
+        try:
+            for option in options or ():
+                sock.setsockopt(*option)
+            call.arm(sock, 1 / left)
+            sock.connect(address)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure
+
+
+class _Head(io.BufferedReader):
+    """Reads the lines of a response's head; http.client would take a head that is cut off for
+    a complete one, and read interim responses (1xx) for ever."""
+
+    budget: float = MAX_HEAD_BYTES
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        self.budget -= len(line)
+        if not line and self.budget < math.inf:
+            raise http.client.RemoteDisconnected("The head of the response broke off.")
+        if self.budget < 0:
+            raise http.client.LineTooLong("head")
+        return line
+
+
+class _Response(http.client.HTTPResponse):
+    def begin(self) -> None:
+        if self.headers is None:
+            head = self.fp = _Head(self.fp.detach())
+            super().begin()
+            head.budget = math.inf
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """http.client skips 100 only; RFC 9110 15.2: any 1xx but 101 is followed by more."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 < status < 200 or status == 101:
+                return version, status, reason
+            while self.fp.readline() not in (b"\r\n", b"\n", b""):
+                pass
+
+
+class _Guarded(HTTPConnection):
+    """Dials only what may be called. Host, SNI and certificate name stay the host's."""
+
+    response_class = _Response
+    _has_served = False
+
+    def _new_conn(self) -> socket.socket:
+        call = _current()
+        call.stage = "proxy" if self.proxy else "dns"
+        answers = _resolve(self._dns_host.strip("[]"), self.port, call)
+        if not self.proxy:
+            for _, address in answers:
+                _check(address, call.networks)
+            call.stage = "connection"
+        sys.audit("http.client.connect", self, self.host, self.port)
+        sock = _dial(answers, self.socket_options, call)
+        try:
+            if not self.proxy:
+                _check(sock.getpeername(), call.networks)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def connect(self) -> None:
+        super().connect()
+        _current().stage = "connection"
+
+    def close(self) -> None:
+        self._has_served = False
+        super().close()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        call = _current()
+        call.reused = self.sock is not None and self._has_served
+        call.answered = False
+        self._has_served = True
+        super().request(*args, **kwargs)
+
+
+class _GuardedTLS(_Guarded, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Guarded
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        return _fresh(super()._get_conn(timeout))
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _GuardedTLS
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        return _fresh(super()._get_conn(timeout))
+
+
+def _fresh(connection: Any) -> Any:
+    """A closed connection dials again when it is used."""
+    if _current().fresh:
+        connection.close()
+    return connection
+
+
+_POOLS = {"http": _Pool, "https": _TLSPool}
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter over our pools: at most 64 hosts, 16 idle connections each."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(pool_connections=64, pool_maxsize=16)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        context = self._context
+        kwargs.update(ssl_context=context, proxy_ssl_context=context)
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        conn.cert_reqs = "CERT_REQUIRED"  # the context has the certificates already
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
+        response = Response()  # the base would parse the receiver's cookies
+        response.raw = resp
+        return response
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    return _here.call is None
+
+
+for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.response"):
+    # urllib3 logs paths with their query, where tokens live: not while it works for us.
+    logging.getLogger(_name).addFilter(_not_ours)

@@ -1,0 +1,309 @@
+"""The worker: fan out, claim, send, settle, until nothing is due.
+
+`drain()` does what is due now. `attend()` is the task behind a wake: it drains, and one of all
+the tasks that run then lingers for what comes next, so that wakes can be few and lost ones cost
+only time. Both may run in any number of processes at once.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import connections
+from django.db.transaction import TransactionManagementError
+
+from django_webhooks import delivery
+from django_webhooks.backends import get_backend
+from django_webhooks.backends.base import HOLD_BACK
+from django_webhooks.conf import settings
+from django_webhooks.delivery import Outcome, Settled
+from django_webhooks.fanout import fan_out
+from django_webhooks.models import Delivery, Event, Watch, outbox_aliases
+from django_webhooks.transport import Transport
+
+logger = logging.getLogger("django_webhooks")
+
+BUDGET = 30.0
+"""Seconds after which a task claims nothing more; below django-q2's default `retry` of 60."""
+
+LINGER = timedelta(seconds=2 * HOLD_BACK)
+"""How long a task waits for more: longer than a process holds its wakes back."""
+
+NEAR = timedelta(seconds=10)
+"""A retry due within this time is waited for."""
+
+HELD = timedelta(seconds=5)
+"""A lingering task that has not been seen for this long is dead."""
+
+POLL = 0.1
+"""Seconds between two looks of a lingering task."""
+
+CLAIM_AHEAD = 2
+"""Deliveries claimed per thread: one that it sends, one that waits for it."""
+
+
+@dataclass
+class DrainResult:
+    """What a drain did."""
+
+    events: int = 0
+    """Events fanned out."""
+    attempts: int = 0
+    """Requests made, whatever came of them."""
+    succeeded: int = 0
+    retried: int = 0
+    """Failed attempts that are to be repeated."""
+    failed: int = 0
+    """Deliveries given up."""
+    stale: int = 0
+    """Results that came after another worker had taken over."""
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+    def __add__(self, other: "DrainResult") -> "DrainResult":
+        mine, its = asdict(self), asdict(other)
+        return DrainResult(**{name: mine[name] + its[name] for name in mine})
+
+    def count(self, settled: Settled) -> None:
+        self.succeeded += settled.succeeded
+        self.retried += settled.retried
+        self.failed += settled.failed
+        self.stale += settled.stale
+        self.attempts += settled.succeeded + settled.retried + settled.failed + settled.stale
+
+
+def drain(max_seconds: float | None = None, *, stop: threading.Event | None = None) -> DrainResult:
+    """Do all that is due, in every database that holds the outbox; what was done, in numbers.
+
+    After `max_seconds` nothing more is begun (what is under way is finished: at most `TIMEOUT`
+    seconds more), and also once `stop` is set. Raises `TransactionManagementError` inside a
+    transaction, for no request may wait for a lock, and no lock for a request. A database that
+    is down is logged and harms no other.
+    """
+    deadline = None if max_seconds is None else time.monotonic() + max_seconds
+
+    def out_of_time() -> bool:
+        late = deadline is not None and time.monotonic() >= deadline
+        return late or (stop is not None and stop.is_set())
+
+    aliases = outbox_aliases()
+    for using in aliases:
+        _refuse_in_transaction(using)
+    if getattr(_draining, "now", False):  # a signal's receiver saved something: we see it anyway
+        return DrainResult()
+    _draining.now = True
+    try:
+        return sum((_drain(using, out_of_time) for using in aliases), DrainResult())
+    finally:
+        _draining.now = False
+
+
+def attend() -> dict[str, int]:
+    """The task behind a wake and the sweep: drain, and linger unless another task does.
+
+    Takes no argument, does not raise, and returns the counts. Loss-free by this order: whoever
+    commits work wakes after it, or has woken less than `HOLD_BACK` ago; the task of that wake
+    lingers itself or has just prolonged the one that does; and that one looks once more after it
+    has said that it stops.
+    """
+    deadline = time.monotonic() + BUDGET
+    result = DrainResult()
+    try:
+        result = _attend(deadline)
+    except Exception:
+        logger.exception("A drain failed; nothing is lost, the next wake or sweep tries again.")
+    return asdict(result)
+
+
+_draining = threading.local()
+
+
+def _attend(deadline: float) -> DrainResult:
+    token = uuid.uuid4()
+    watch = Watch.objects.using(outbox_aliases()[0])
+
+    def left() -> float:
+        return max(deadline - time.monotonic(), 0)
+
+    result = drain(left())
+    while left():
+        if not watch.take(token, HELD, LINGER):
+            if watch.prolong(LINGER):
+                return result
+            continue
+        try:
+            result += _linger(watch, token, left)
+        finally:
+            # Also when it was cut short: then whoever comes next need not wait for `HELD`.
+            watch.leave(token, anyway=True)
+        more = drain(left())  # what came between the last look and the leaving
+        result += more
+        if not more:
+            break
+    if not left() and _is_work_left():
+        _wake_again()
+    return result
+
+
+def _linger(watch: Any, token: uuid.UUID, left: Callable[[], float]) -> DrainResult:
+    """Look again and again, until nothing has come for `LINGER` and no retry is near."""
+    result = DrainResult()
+    next_sign = retry_at = 0.0
+    while left():
+        found = drain(left())
+        result += found
+        now = time.monotonic()
+        if found:
+            watch.prolong(LINGER)
+        if found or now >= next_sign:
+            if not watch.keep(token, HELD):
+                break  # thought dead, and replaced
+            next_sign, retry_at = now + 1.0, now + _seconds_to_near_retry()
+        if not found:
+            if now >= retry_at and watch.leave(token):
+                break
+            time.sleep(POLL)
+    return result
+
+
+def _drain(using: str, out_of_time: Callable[[], bool]) -> DrainResult:
+    try:
+        with Pipeline(using) as pipeline:
+            return pipeline.run(out_of_time)
+    except Exception:
+        logger.exception("The outbox in database %r could not be drained; it is tried again.", using)
+        connections[using].close_if_unusable_or_obsolete()
+        return DrainResult()
+
+
+class Pipeline:
+    """One drain of one database: claims on this thread, sends on many, settles on this one."""
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+        self.result = DrainResult()
+        self.under_way: dict[Future[Outcome], Delivery] = {}
+        self.threads = settings.CONCURRENCY
+        self._pool: ThreadPoolExecutor | None = None
+        self._transport: Transport | None = None
+        self._closing = ExitStack()
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Also after a time-out: no thread is waited for, what was not begun is given back."""
+        try:
+            self._give_back()
+        finally:
+            self._closing.close()
+
+    def run(self, out_of_time: Callable[[], bool]) -> DrainResult:
+        while not out_of_time():
+            events = fan_out(self.using)
+            claimed = self._claim()
+            self.result.events += events
+            if not (events or claimed or self.under_way):
+                break
+            self._settle(self._wait())
+        while self.under_way:
+            self._settle(self._wait())
+        return self.result
+
+    def _claim(self) -> int:
+        room = self.threads * CLAIM_AHEAD - len(self.under_way)
+        if room < self.threads:  # claiming by ones and twos costs as many queries as by dozens
+            return 0
+        busy = Counter(each.subscription_id for each in self.under_way.values())
+        claimed = delivery.claim(self.using, room, busy)
+        for each in claimed:
+            pool, transport = self._engine()
+            parcel = delivery.pack(each)
+            self.under_way[pool.submit(delivery.send, parcel, transport)] = each
+        return len(claimed)
+
+    def _wait(self) -> list[Outcome]:
+        done, _ = wait(self.under_way, timeout=POLL, return_when=FIRST_COMPLETED)
+        return [self._take(future) for future in done]
+
+    def _take(self, future: "Future[Outcome]") -> Outcome:
+        del self.under_way[future]
+        return future.result()
+
+    def _settle(self, outcomes: list[Outcome]) -> None:
+        self.result.count(delivery.settle(self.using, outcomes))
+
+    def _engine(self) -> tuple[ThreadPoolExecutor, Transport]:
+        """Threads and connections, made only when there is something to send."""
+        if self._pool is None or self._transport is None:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="webhooks")
+            self._transport = delivery.make_transport()
+            self._closing.callback(self._transport.close)
+            self._closing.callback(self._pool.shutdown, wait=False, cancel_futures=True)
+        return self._pool, self._transport
+
+    def _give_back(self) -> None:
+        """Settle what has come back, release what has not begun; a lease covers the rest."""
+        if not self.under_way:
+            return
+        done = [self._take(future) for future in list(self.under_way) if future.done()]
+        unbegun = [each.pk for future, each in self.under_way.items() if future.cancel()]
+        self._settle(done)
+        Delivery.objects.using(self.using).filter(pk__in=unbegun).release()
+
+
+def _refuse_in_transaction(using: str) -> None:
+    connection = connections[using]
+    # The transactions of Django's TestCase don't count, as with atomic(durable=True).
+    if any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+        raise TransactionManagementError(
+            "drain() was called inside a transaction; call it after the commit."
+        )
+
+
+def _seconds_to_near_retry() -> float:
+    """How long until the next retry, if it is near; 0 if none is."""
+    waits = [wait for wait in map(_wait_of, outbox_aliases()) if wait is not None and wait <= NEAR]
+    return min(waits, default=timedelta(0)).total_seconds()
+
+
+def _wait_of(using: str) -> timedelta | None:
+    row = (
+        Delivery.objects.using(using)
+        .sendable()
+        .filter(lease_token__isnull=True, next_attempt_at__isnull=False)
+        .order_by("next_attempt_at")
+        .with_now()
+        .values("next_attempt_at", "now")
+        .first()
+    )
+    return row["next_attempt_at"] - row["now"] if row else None
+
+
+def _is_work_left() -> bool:
+    return any(
+        Event.objects.using(using).waiting().exists()
+        or Delivery.objects.using(using).due().exists()
+        for using in outbox_aliases()
+    )
+
+
+def _wake_again() -> None:
+    backend = get_backend()
+    wake: Callable[[str], None] = getattr(backend, "wake_again", backend.wake)
+    try:
+        wake(outbox_aliases()[0])
+    except Exception:
+        logger.exception("No worker could be woken for what is left; the next sweep takes it.")
+
+
+__all__ = ["DrainResult", "attend", "drain"]

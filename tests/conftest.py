@@ -1,0 +1,40 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from django_webhooks.backends import get_backend
+from django_webhooks.backends.dummy import DummyBackend
+from django_webhooks.models import Subscription
+from tests.receiver import Receiver
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def subscribe(receiver: Receiver) -> Callable[..., Subscription]:
+    """Makes a subscription with one rule: `subscribe("shop.order.*", {...}, name="…")`."""
+
+    def make(event_type: str = "*", conditions: Any = None, **fields: Any) -> Subscription:
+        using = fields.pop("using", "default")
+        subscription = Subscription(**{"url": receiver.url, **fields})
+        subscription.full_clean(exclude=["owner"])
+        subscription.save(using=using)
+        subscription.rules.create(event_type=event_type, conditions=conditions or {})
+        return subscription
+
+    return make
+
+
+@pytest.fixture
+def wakes() -> Iterator[list[str]]:
+    """The aliases that the dummy backend was woken for."""
+    backend = get_backend()
+    assert isinstance(backend, DummyBackend)
+    backend.clear()
+    yield backend.wakes
+    backend.clear()

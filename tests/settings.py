@@ -1,0 +1,93 @@
+"""Settings of the test project. DATABASE_URL chooses the database; SQLite by default."""
+
+import os
+import tempfile
+
+import dj_database_url
+import pymysql
+
+# PyMySQL stands in for mysqlclient, which needs a compiler; Django asks for its version number.
+pymysql.version_info = (2, 2, 7, "final", 0)
+pymysql.install_as_MySQLdb()
+
+SECRET_KEY = "a key for the tests alone, of a fair length"
+DEBUG = False
+USE_TZ = True
+TIME_ZONE = "Europe/Berlin"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.urls"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+STATIC_URL = "/static/"
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_q",
+    "rest_framework",
+    "django_webhooks",
+    "tests.shop",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+_SQLITE = f"sqlite:///{tempfile.gettempdir()}/django_webhooks_{os.getpid()}.sqlite3"
+
+
+def _database(url: str, name: str) -> dict[str, object]:
+    config: dict[str, object] = dict(dj_database_url.parse(url))
+    engine = str(config["ENGINE"])
+    if engine.endswith("sqlite3"):
+        # A file, for several threads and processes share it.
+        path = f"{tempfile.gettempdir()}/django_webhooks_{name}_{os.getpid()}.sqlite3"
+        config["TEST"] = {"NAME": os.environ.get(f"TEST_SQLITE_{name.upper()}", path)}
+        config["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 30}
+    else:
+        config["TEST"] = {"NAME": f"test_webhooks_{name}"}
+    if engine.endswith("mysql"):
+        config["OPTIONS"] = {"charset": "utf8mb4"}
+        config["TEST"]["CHARSET"] = "utf8mb4"  # type: ignore[index]
+    return config
+
+
+DATABASE_URL = os.environ.get("DATABASE_URL", _SQLITE)
+DATABASES = {
+    "default": _database(DATABASE_URL, "default"),
+    "other": _database(DATABASE_URL, "other"),
+}
+
+Q_CLUSTER = {
+    "name": "tests",
+    "orm": "default",
+    "workers": 2,
+    "timeout": 90,
+    "retry": 120,
+    "poll": 0.1,
+    "catch_up": False,
+}
+
+DJANGO_WEBHOOKS = {
+    "TASK_BACKEND": "django_webhooks.backends.dummy.DummyBackend",
+    "ALLOW_HTTP": True,
+    "ALLOWED_NETWORKS": ["127.0.0.0/8"],
+}
