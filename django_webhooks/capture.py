@@ -71,7 +71,7 @@ def after_save(
 ) -> None:
     save = _current_save(instance)
     for change in save.changes if save else ():
-        change.pk = instance._get_pk_val(change.webhook.model._meta)  # type: ignore[attr-defined]
+        change.pk = instance._get_pk_val(change.webhook.model._meta)
         change.read_after(instance, update_fields, using)
         change.write(using)
 
@@ -217,7 +217,7 @@ def _foresee(webhook: ModelWebhook, instance: Any, using: str) -> Change | None:
     trying, for an object that was given its primary key.
     """
     pk = instance._get_pk_val(webhook.model._meta)
-    if pk is None or (instance._state.adding and webhook.model._meta.pk.has_default()):  # type: ignore[union-attr]
+    if pk is None or (instance._state.adding and webhook.model._meta.pk.has_default()):
         action, listening = CREATED, _is_listened_to(webhook, CREATED, using)
     elif not instance._state.adding:
         action, listening = UPDATED, _is_listened_to(webhook, UPDATED, using)

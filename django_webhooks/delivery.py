@@ -120,7 +120,7 @@ def _fairly(
     candidates: Iterable[dict[str, Any]], limit: int, in_flight: Mapping[Any, int]
 ) -> list[dict[str, Any]]:
     counts = Counter(in_flight)
-    chosen = []
+    chosen: list[dict[str, Any]] = []
     for row in candidates:
         if counts[row["subscription_id"]] < PER_SUBSCRIPTION and len(chosen) < limit:
             counts[row["subscription_id"]] += 1
@@ -419,9 +419,9 @@ def _complete(
 
 def _write_health(using: str, current: Current, now: datetime, ledger: _Ledger) -> None:
     """Since when an endpoint does nothing but fail; disabled when gone, or after too long."""
-    succeeded = {o.delivery.subscription_id for o, attempt in current if not attempt.error}
-    failed = {o.delivery.subscription_id for o, attempt in current if attempt.error} - succeeded
-    gone = {o.delivery.subscription_id for o, a in current if a.status_code == GONE}
+    succeeded = _subscription_ids(o for o, attempt in current if not attempt.error)
+    failed = _subscription_ids(o for o, attempt in current if attempt.error) - succeeded
+    gone = _subscription_ids(o for o, attempt in current if attempt.status_code == GONE)
     subscriptions = Subscription.objects.using(using)
     if succeeded:
         subscriptions.filter(pk__in=succeeded, failing_since__isnull=False).update(
@@ -445,6 +445,11 @@ def _write_health(using: str, current: Current, now: datetime, ledger: _Ledger) 
             "The endpoint answered 410 Gone to another delivery."
         )
         ledger.disabled.append(subscription)
+
+
+def _subscription_ids(outcomes: Iterable[Outcome]) -> set[uuid.UUID]:
+    found = (outcome.delivery.subscription_id for outcome in outcomes)
+    return {key for key in found if key is not None}
 
 
 def describe(attempt: Attempt) -> str:

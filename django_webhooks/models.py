@@ -427,12 +427,6 @@ class Event(models.Model):
             models.Index(fields=["occurred_at"], name="webhooks_event_occurred"),
         ]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        subject = kwargs.pop("subject", None)
-        super().__init__(*args, **kwargs)
-        if subject is not None:
-            self.subject_type, self.subject_id = label_of(subject), str(subject.pk)
-
     def __str__(self) -> str:
         return f"{self.type} ({self.id})"
 
@@ -449,6 +443,10 @@ class Event(models.Model):
         except (LookupError, ValueError, ValidationError):
             return None
         return found
+
+    @subject.setter
+    def subject(self, value: models.Model | None) -> None:
+        self.subject_type, self.subject_id = (label_of(value), str(value.pk)) if value else ("", "")
 
 
 # Delivery
@@ -647,6 +645,10 @@ class WatchQuerySet(models.QuerySet["Watch"]):
         return bool(
             self.filter(name=Watch.DRAIN, holder=token).update(held_until=now + held, seen_at=now)
         )
+
+    def sign(self) -> None:
+        """A worker that does not linger has been here."""
+        self.update_or_create(name=Watch.DRAIN, defaults={"seen_at": timezone.now()})
 
     def leave(self, token: uuid.UUID, *, anyway: bool = False) -> bool:
         """Stop lingering, unless someone has prolonged it."""

@@ -108,7 +108,8 @@ def compose(
     `PayloadError` and `PayloadTooLarge` for data that can't be sent; `TypeError` for an `owner`
     of another model than `OWNER_MODEL`.
     """
-    event = Event(type=event_type, action=action, subject=subject, owner_id=owner_id_of(owner))
+    event = Event(type=event_type, action=action, owner_id=owner_id_of(owner))
+    event.subject = subject
     event.data = payloads.to_json(data)
     event.previous = previous or {}
     sent = {"object": event.data, "previous": event.previous} if action else event.data
@@ -147,7 +148,7 @@ def write(event: Event, using: str, *, listening: bool) -> Event:
 def wake_after_commit(using: str) -> None:
     """Wake a worker once this transaction is committed: once, however many ask."""
     waiting = connections[using].run_on_commit
-    if not any(getattr(function, "func", None) is wake for _, function, _ in waiting):
+    if not any(getattr(function, "func", None) is wake for _, function, *_ in waiting):
         transaction.on_commit(partial(wake, using), using=using, robust=True)
 
 

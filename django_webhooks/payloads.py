@@ -105,8 +105,24 @@ def make_body(event_type: str, occurred_at: datetime, data: Any, max_bytes: int)
 # Field paths
 
 
-def split(paths: Iterable[str]) -> list[Path]:
-    return [tuple(path.split(".")) for path in paths]
+def parse_paths(model: type[models.Model], names: Iterable[str]) -> list[Path]:
+    """`["id", "customer.email"]` as paths.
+
+    Beside "customer.email" a plain "customer" stands for the key of it, `{"customer": {"id": 3,
+    "email": …}}`, for one name can't be both a number and an object.
+    """
+    paths = [tuple(name.split(".")) for name in names]
+    parents = {path[:length] for path in paths for length in range(1, len(path))}
+    return [(*path, _key_name(model, path)) if path in parents else path for path in paths]
+
+
+def _key_name(model: type[models.Model], path: Path) -> str:
+    try:
+        for name in path:
+            model = cast("type[models.Model]", model._meta.get_field(name).related_model)
+        return model._meta.pk.name
+    except (FieldDoesNotExist, AttributeError):  # a check says so
+        return "pk"
 
 
 def read(instance: models.Model, path: Path, before: models.Model | None = None) -> Any:
@@ -162,7 +178,7 @@ def find_field(model: type[models.Model], path: Path) -> models.Field[Any, Any] 
         field = model._meta.get_field(last)
     except FieldDoesNotExist:
         if last == "pk":
-            return cast("models.Field[Any, Any]", model._meta.pk)
+            return model._meta.pk
         if callable(getattr(model, last, None)) or not hasattr(model, last):
             raise
         return None
@@ -240,7 +256,7 @@ def _follow(instance: Any, name: str, before: Any) -> tuple[Any, Any]:
 
 def _value(instance: models.Model, name: str) -> Any:
     if name == "pk":
-        name = cast("models.Field[Any, Any]", instance._meta.pk).name
+        name = instance._meta.pk.name
     try:
         field: Any = instance._meta.get_field(name)
     except FieldDoesNotExist:

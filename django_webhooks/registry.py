@@ -75,7 +75,7 @@ class ModelWebhook:
     @property
     def paths(self) -> list[Path]:
         names = payloads.all_fields(self.model) if self.fields == ALL_FIELDS else self.fields
-        return payloads.split(names or [])
+        return payloads.parse_paths(self.model, names or [])
 
     @property
     def renders_fields(self) -> bool:

@@ -180,7 +180,9 @@ def _drain(using: str, out_of_time: Callable[[], bool]) -> DrainResult:
         with Pipeline(using) as pipeline:
             return pipeline.run(out_of_time)
     except Exception:
-        logger.exception("The outbox in database %r could not be drained; it is tried again.", using)
+        logger.exception(
+            "The outbox in database %r could not be drained; it is tried again.", using
+        )
         connections[using].close_if_unusable_or_obsolete()
         return DrainResult()
 

@@ -1,0 +1,54 @@
+"""Tell how the outbox is doing; for monitoring, fail when it lags."""
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from django_webhooks.health import Health, check_health
+
+
+class Command(BaseCommand):
+    help = "Show the backlog, its age, and when a worker was last seen."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--max-lag",
+            type=float,
+            metavar="SECONDS",
+            help="exit with 1 if something due has waited for longer",
+        )
+
+    def handle(self, *args: Any, max_lag: float | None, **options: Any) -> None:
+        found = check_health()
+        for health in found:
+            self._show(health, many=len(found) > 1)
+        worst = max(health.lag for health in found)
+        if max_lag is not None and worst > timedelta(seconds=max_lag):
+            raise CommandError(
+                f"Something due has waited for {worst.total_seconds():.0f} s; allowed are "
+                f"{max_lag:g}. Is the cluster (or `webhooks_drain --loop`) running?",
+                returncode=1,
+            )
+
+    def _show(self, health: Health, many: bool) -> None:
+        seen = "never"
+        if health.worker_seen_at is not None:
+            age = (timezone.now() - health.worker_seen_at).total_seconds()
+            seen = f"{max(age, 0):.0f} s ago"
+        if many:
+            self.stdout.write(f"database: {health.using}")
+        rows = {
+            "events to fan out": health.waiting_events,
+            "deliveries due": health.due,
+            "deliveries pending": health.pending,
+            "in flight": health.in_flight,
+            "failed in 24 h": health.failed_today,
+            "disabled subscriptions": health.disabled,
+            "oldest due": f"{health.lag.total_seconds():.0f} s",
+            "worker seen": seen,
+        }
+        for name, value in rows.items():
+            self.stdout.write(f"{name + ':':<24}{value}")
