@@ -869,7 +869,8 @@ def _show(value: Any) -> str:
         return {None: _("null"), True: _("true"), False: _("false")}[value]
     if isinstance(value, str):
         shown = _shorten(value)
-        return shown if _iso_moment(value) else f"“{shown}”"
+        bare = _iso_moment(value) is not None or _number(value) is not None
+        return shown if bare else f"“{shown}”"
     if isinstance(value, list):
         return _show_list(value)
     if isinstance(value, Mapping):

@@ -354,7 +354,7 @@ class _Call:
         sock.settimeout(self.remaining() * share)
 
     def was_stale(self) -> bool:
-        return self.reused and not self.answered and not self.fresh and not self._is_cut
+        return self.reused and not self.answered and not self._is_cut
 
     def cut(self) -> None:
         """From another thread: end the operation under way."""

@@ -120,7 +120,7 @@ def test_what_may_be_registered(url, normalised):
     [
         # two parsers, two readings
         "http://127.0.0.1\\@example.com/", "http://example.com\\@127.0.0.1/",
-        "http://%31%32%37.0.0.1/", "http://127.0.0.1%00.example.com/",
+        "http://example.com/\\x", "http://ex%61mple.com/", "http://%31%32%37.0.0.1/", "http://127.0.0.1%00.example.com/",
         "http://exa\tmple.com/", "http://exam\nple.com/", " http://example.com/",
         "http://example.com/\r\nx: y", "http://example.com/\0", "http://example.com/a b",
         "http://exa\u00admple.com/", "http://example.com/\u202e", "http://example.com\u3000/",

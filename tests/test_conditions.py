@@ -721,7 +721,7 @@ def test_each_operator_has_words_for_both_outcomes(op):
     ("tree", "facts", "reason"),
     [
         (leaf("gte", 1000), Facts({"x": 740}), "x 740 is not at least 1000"),
-        (leaf("gte", 100), Facts({"x": "740.00"}), "x “740.00” is at least 100"),
+        (leaf("gte", 100), Facts({"x": "740.00"}), "x 740.00 is at least 100"),
         (leaf("ne", "a"), Facts({"x": "a"}), "x “a” is “a”"),
         (leaf("gte", 100), Facts({}), "unknown: x is missing"),
         (leaf("gte", 100), Facts({"x": None}), "unknown: x is null"),

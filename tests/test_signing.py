@@ -1,6 +1,7 @@
 """What a receiver can rely on: only what a secret's owner sent, unchanged and recent."""
 
 import base64
+import hmac
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -287,6 +288,14 @@ def test_the_largest_timestamp_is_a_date():
     assert check(given=given, now=stamp).timestamp.year == 5138
 
 
+def test_a_timestamp_beyond_all_dates():
+    key, stamp = decode_secret(SECRET), "9" * 12
+    digest = hmac.digest(key, f"{ID}.{stamp}.{BODY}".encode(), "sha256")
+    signature = "v1," + base64.b64encode(digest).decode()
+    with pytest.raises(SignatureError):
+        check(given=headers(timestamp=stamp, signature=signature), now=int(stamp))
+
+
 class Exploding(dict):
     def items(self):
         raise RuntimeError
@@ -295,7 +304,7 @@ class Exploding(dict):
 @pytest.mark.parametrize(
     "given",
     [{}, None, 5, "x", b"x", [], [("webhook-id", ID)], Exploding(),
-     {**headers(), "webhook-id": "twice"}, object()],
+     {"webhook-id": "twice", **headers()}, object()],
 )  # fmt: skip
 def test_bad_headers(given):
     with pytest.raises(SignatureError):

@@ -208,6 +208,20 @@ def test_no_complete_head_in_time_is_a_timeout(transport, cert, behaviour, tls):
     assert exchange.duration_ms >= DEADLINE * 1000 - 50
 
 
+def test_the_clock_judges_an_answer_that_came_all_the_same(transport, monkeypatch):
+    post = transport._adapter.send
+
+    def late(*args, **kwargs):
+        response = post(*args, **kwargs)
+        time.sleep(DEADLINE)
+        return response
+
+    monkeypatch.setattr(transport._adapter, "send", late)
+    with Receiver(reply()) as receiver:
+        exchange = send(transport, receiver.url)
+    assert (exchange.error, exchange.status_code) == ("timeout", None)
+
+
 def test_a_handshake_that_never_comes_is_a_timeout(cert):
     with Receiver(hostile.hang) as receiver, trusting(cert) as secure:
         exchange = send(secure, receiver.url.replace("http:", "https:"))
@@ -507,6 +521,25 @@ def test_a_reused_connection_that_died_is_replaced_once(transport, cert, end, tl
         for _ in range(4):
             assert send(secure if tls else transport, receiver.url).error == ""
     assert (receiver.connections, len(receiver.requests)) == (4, 4)
+
+
+def test_the_replacement_is_a_new_connection_not_another_idle_one(transport):
+    together = threading.Barrier(2, timeout=5)
+
+    def behaviour(peer):
+        peer.read_request()
+        if peer.number <= 2:
+            together.wait()  # two at once, so that two connections are idle afterwards
+        peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        peer.read_head()
+        peer.reset()
+
+    with Receiver(behaviour) as receiver, ThreadPoolExecutor(2) as pool:
+        wanted = [request(receiver.url, timeout=3)] * 2
+        assert [done.error for done in pool.map(transport.send, wanted)] == ["", ""]
+        assert receiver.connections == 2
+        assert send(transport, receiver.url).error == ""
+        assert (receiver.connections, len(receiver.requests)) == (3, 3)
 
 
 def test_the_replacement_is_the_last_try(transport):

@@ -1,0 +1,116 @@
+"""A small shop. Nothing here knows of webhooks but the two calls of `publish()`."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from django.conf import settings
+from django.db import models, transaction
+from django.utils import timezone
+
+from django_webhooks.outbox import publish
+
+
+class Customer(models.Model):
+    name = models.CharField(max_length=100)
+    email = models.EmailField()
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL
+    )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class OutOfStock(Exception):
+    """There are fewer left than were ordered."""
+
+
+class Product(models.Model):
+    LOW = 5
+
+    sku = models.CharField("SKU", max_length=20, unique=True)
+    name = models.CharField(max_length=100)
+    price = models.DecimalField(max_digits=8, decimal_places=2)
+    stock = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def take(self, quantity: int) -> None:
+        """From the shelf; `OutOfStock` if that many are not there."""
+        left = Product.objects.filter(pk=self.pk, stock__gte=quantity)
+        if not left.update(stock=models.F("stock") - quantity):
+            raise OutOfStock(f"There are not {quantity} of {self.name} left.")
+        self.refresh_from_db(fields=["stock"])
+        if self.stock <= self.LOW < self.stock + quantity:
+            self.report_low_stock()
+
+    def report_low_stock(self) -> None:
+        # An event that is no change of one row. It belongs to the transaction of the order:
+        # if that is rolled back, nobody is told.
+        publish("shop.stock_low", {"sku": self.sku, "left": self.stock}, subject=self)
+
+
+class Order(models.Model):
+    class Status(models.TextChoices):
+        PENDING = "pending", "pending"
+        PAID = "paid", "paid"
+        SHIPPED = "shipped", "shipped"
+        CANCELLED = "cancelled", "cancelled"
+
+    number = models.CharField(max_length=20, unique=True)
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="orders")
+    status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
+    total = models.DecimalField(max_digits=10, decimal_places=2)
+    placed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.number
+
+    @classmethod
+    @transaction.atomic
+    def place(cls, customer: Customer, basket: Mapping[Product, int]) -> "Order":
+        """A new order for what is in the basket: each product with its quantity."""
+        total = sum((product.price * count for product, count in basket.items()), Decimal(0))
+        order = cls.objects.create(number=cls._next_number(), customer=customer, total=total)
+        for product, count in basket.items():
+            product.take(count)
+            order.items.create(sku=product.sku, quantity=count, price=product.price)
+        # "shop.order.created" came with the first save, before the items: this tells of all.
+        publish("shop.order_placed", order.as_json(), subject=order, owner=customer.user)
+        return order
+
+    def as_json(self) -> dict[str, object]:
+        from .serializers import OrderSerializer  # which needs this module
+
+        return dict(OrderSerializer(self).data)
+
+    @property
+    def next_statuses(self) -> list["Order.Status"]:
+        """What the order may become, with a button each."""
+        following = {
+            self.Status.PENDING: [self.Status.PAID, self.Status.CANCELLED],
+            self.Status.PAID: [self.Status.SHIPPED, self.Status.CANCELLED],
+        }
+        return following.get(self.Status(self.status), [])
+
+    @classmethod
+    def _next_number(cls) -> str:
+        last = cls.objects.order_by("-id").values_list("id", flat=True).first() or 0
+        return f"A-{1001 + last}"
+
+
+class Item(models.Model):
+    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="items")
+    sku = models.CharField("SKU", max_length=20)
+    quantity = models.PositiveIntegerField()
+    price = models.DecimalField(max_digits=8, decimal_places=2)
+
+    def __str__(self) -> str:
+        return f"{self.quantity} × {self.sku}"

@@ -1,0 +1,352 @@
+"""Who is told: rules, owners, the three kinds of webhooks, and the answer to "why not"."""
+
+import io
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from django_webhooks import conditions
+from django_webhooks.exceptions import ConditionError, UnknownEventType
+from django_webhooks.fanout import explain, fan_out, preview
+from django_webhooks.models import Delivery, Event, Rule, Subscription
+from django_webhooks.outbox import publish
+from django_webhooks.worker import drain
+from tests.shop.models import Country, Customer, Gadget, Item, Order
+
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
+
+PAID = {"field": "status", "op": "changed_to", "value": "paid"}
+
+
+def listen(event_type="*", tree=None, **fields) -> Subscription:
+    subscription = Subscription.objects.create(url="https://example.com/", **fields)
+    subscription.rules.create(event_type=event_type, conditions=tree or {})
+    return subscription
+
+
+def told() -> list[tuple[str, str]]:
+    """(subscription, event type) of each delivery."""
+    rows = Delivery.objects.order_by("subscription__name", "event_id")
+    return list(rows.values_list("subscription__name", "event__type"))
+
+
+def pay(order: Order) -> None:
+    order.status = "paid"
+    order.save()
+
+
+# Patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fires"),
+    [
+        ("shop.order.created", True),
+        ("shop.order.*", True),
+        ("shop.*", True),
+        ("*", True),
+        ("shop.order.updated", False),
+        ("shop.item.*", False),
+        ("crm.*", False),
+    ],
+)
+def test_pattern_matches_exactly_or_by_its_prefix(pattern, fires):
+    listen("*", name="all")
+    Subscription.objects.all().delete()
+    listen(pattern, name="s")
+    listen("billing.*", name="keeps the event")
+    Order.objects.create(number="1")
+    fan_out("default")
+    assert told() == ([("s", "shop.order.created")] if fires else [])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["shop.ordr.created", "shop.ord*", "*.created", "", "shop", "nothing.*", "**"]
+)
+def test_pattern_that_names_nothing_is_refused(pattern):
+    subscription = Subscription.objects.create(url="https://example.com/")
+    with pytest.raises(ValidationError) as caught:
+        subscription.rules.create(event_type=pattern)
+    assert "event_type" in caught.value.message_dict
+
+
+def test_malformed_conditions_are_refused_with_their_path():
+    subscription = Subscription.objects.create(url="https://example.com/")
+    tree = {"all": [PAID, {"any": [{"field": "total", "op": "gtt", "value": 1}]}]}
+    with pytest.raises(ValidationError) as caught:
+        subscription.rules.create(event_type="shop.order.*", conditions=tree)
+    assert caught.value.message_dict["conditions"][0].startswith("all[1].any[0].op")
+
+
+def test_two_rules_of_one_subscription_make_one_delivery():
+    subscription = listen("shop.order.*")
+    subscription.rules.create(event_type="*")
+    Order.objects.create(number="1")
+    fan_out("default")
+    assert Delivery.objects.count() == 1
+
+
+def test_fanning_out_twice_makes_nothing_twice():
+    listen()
+    Order.objects.create(number="1")
+    assert fan_out("default") == 1
+    assert fan_out("default") == 0
+    Event.objects.update(fanned_out_at=None)
+    fan_out("default")
+    assert Delivery.objects.count() == 1
+
+
+# The three kinds
+
+
+def test_recurring_fires_on_each_match():
+    listen("shop.order.created", name="s")
+    for number in "123":
+        Order.objects.create(number=number)
+    fan_out("default")
+    assert len(told()) == 3
+
+
+def test_one_time_fires_on_the_first_match_only_and_is_completed():
+    subscription = listen("shop.order.updated", PAID, name="s", mode="one_time")
+    first, second = (Order.objects.create(number=number) for number in "12")
+    first.save()
+    fan_out("default")
+    assert told() == [], "no match yet, so it still waits"
+    pay(first)
+    pay(second)
+    fan_out("default")
+    assert Delivery.objects.get().event.data["number"] == "1"
+    subscription.refresh_from_db()
+    assert subscription.status == "completed"
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_one_time_is_delivered_although_it_is_completed(subscribe, receiver):
+    subscribe("shop.order.created", mode="one_time")
+    Order.objects.create(number="1")
+    Order.objects.create(number="2")
+    drain()
+    drain()
+    assert len(receiver.requests) == 1
+    assert Delivery.objects.get().status == "succeeded"
+
+
+def test_conditional_fires_when_its_conditions_hold():
+    tree = {"all": [PAID, {"field": "total", "op": "gte", "value": 1000}]}
+    listen("shop.order.updated", tree, name="s")
+    for number, total in (("small", "999.99"), ("large", "1000.00")):
+        pay(Order.objects.create(number=number, total=total))
+    fan_out("default")
+    assert Delivery.objects.get().event.data["number"] == "large"
+    assert (
+        Delivery.objects.get().matched
+        == "order updated, when status changes to “paid” and total is at least 1000"
+    )
+
+
+def test_values_are_compared_by_the_fields_type():
+    listen(tree={"field": "price", "op": "lt", "value": "10.00"}, name="s")
+    Gadget.objects.create(price="9.50")
+    Gadget.objects.create(price="11")
+    fan_out("default")
+    assert Delivery.objects.get().event.data["price"] == "9.500"
+
+
+def test_changed_is_unknown_where_there_is_no_before():
+    listen(tree={"field": "status", "op": "changed"}, name="plain")
+    listen(tree={"not": {"field": "status", "op": "changed"}}, name="negated")
+    Order.objects.create(number="1").delete()
+    fan_out("default")
+    assert told() == []
+
+
+def test_broken_rule_does_not_silence_its_neighbours():
+    broken = listen(name="broken")
+    Rule.objects.filter(subscription=broken).update(conditions={"all": "nonsense"})
+    listen(name="fine")
+    Order.objects.create(number="1")
+    fan_out("default")
+    assert [name for name, _ in told()] == ["fine"]
+
+
+def test_event_that_could_not_be_rendered_is_sent_to_nobody():
+    listen()
+    Event.objects.create(type="shop.order.created", error="no luck")
+    fan_out("default")
+    assert told() == []
+    assert not Event.objects.waiting().exists()
+
+
+# Owners
+
+
+@pytest.fixture
+def users() -> list[User]:
+    return [User.objects.create(username=name) for name in "ab"]
+
+
+def test_event_goes_to_its_owner_and_to_unowned_subscriptions(users):
+    for name, owner in (("a", users[0]), ("b", users[1]), ("staff", None)):
+        listen("shop.order.created", name=name, owner=owner)
+    Order.objects.create(number="1", customer=Customer.objects.create(name="Ada", user=users[0]))
+    fan_out("default")
+    assert [name for name, _ in told()] == ["a", "staff"]
+
+
+def test_event_without_an_owner_goes_to_no_owner(users):
+    listen("shop.order.created", name="a", owner=users[0])
+    Order.objects.create(number="1")
+    fan_out("default")
+    assert told() == []
+
+
+def test_public_type_goes_to_every_owner(users):
+    for name, owner in zip("ab", users, strict=True):
+        listen("*", name=name, owner=owner)
+    Item.objects.create(order=Order.objects.create(number="1"), sku="S")
+    publish("billing.notice", {})
+    fan_out("default")
+    assert told() == [
+        ("a", "shop.item.created"),
+        ("a", "billing.notice"),
+        ("b", "shop.item.created"),
+        ("b", "billing.notice"),
+    ]
+
+
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    owners=st.lists(st.sampled_from([None, 0, 1]), min_size=1, max_size=4),
+    events=st.lists(
+        st.tuples(st.sampled_from([None, 0, 1]), st.sampled_from(["paid", "notice"])),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_event_of_one_owner_never_makes_a_delivery_for_another(users, owners, events):
+    Subscription.objects.all().delete()
+    Event.objects.all().delete()
+    pick = {None: None, 0: users[0], 1: users[1]}
+    for owner in owners:
+        listen("*", owner=pick[owner])
+    types = {"paid": "billing.invoice_paid", "notice": "billing.notice"}
+    for owner, name in events:
+        publish(types[name], {}, owner=pick[owner])
+    while fan_out("default"):
+        pass
+    for delivery in Delivery.objects.select_related("event", "subscription"):
+        owner_id = delivery.subscription.owner_id
+        assert (
+            owner_id is None
+            or owner_id == delivery.event.owner_id
+            or delivery.event.type == "billing.notice"
+        )
+    expected = sum(
+        owner is None or owner == event_owner or name == "notice"
+        for owner in owners
+        for event_owner, name in events
+    )
+    assert Delivery.objects.count() == expected
+
+
+# Cost
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_fan_out_costs_the_same_number_of_queries_for_many_rules(
+    count, django_assert_max_num_queries
+):
+    for number in range(count):
+        listen(name=str(number))
+    for number in range(5):
+        Order.objects.create(number=number)
+    with django_assert_max_num_queries(10):  # SQLite takes more statements for many values
+        fan_out("default")
+    assert Delivery.objects.count() == count * 5
+
+
+# Why, why not, what if
+
+
+def test_explain_tells_which_condition_said_no():
+    tree = {"all": [PAID, {"field": "total", "op": "gte", "value": 1000}]}
+    subscription = listen("shop.order.updated", tree, name="s")
+    pay(Order.objects.create(number="1", total=740))
+    fan_out("default")
+    (found,) = explain(Event.objects.get(), subscription)
+    assert not found.fired
+    assert [child.value for child in found.verdict.children] == [True, False]
+    assert found.verdict.children[1].reason == "total 740.00 is not at least 1000"
+
+
+def test_explain_tells_of_other_owners_and_other_types(users):
+    listen("shop.order.created", name="theirs", owner=users[1])
+    listen("shop.item.created", name="items")
+    listen("shop.order.created", name="fires")
+    Order.objects.create(number="1")
+    fan_out("default")
+    found = {each.rule.subscription.name: each for each in explain(Event.objects.get())}
+    assert "another owner" in found["theirs"].reason
+    assert "shop.item.created" in found["items"].reason
+    assert found["fires"].fired
+
+
+def test_explain_command_says_the_same():
+    tree = {"field": "total", "op": "gte", "value": 1000}
+    subscription = listen("shop.order.created", tree, name="Big orders")
+    Order.objects.create(number="1", total=740)
+    fan_out("default")
+    out = io.StringIO()
+    call_command("webhooks_explain", Event.objects.get().pk, str(subscription.pk), stdout=out)
+    assert "Big orders" in out.getvalue()
+    assert "did not fire" in out.getvalue()
+    assert "total 740.00 is not at least 1000" in out.getvalue()
+
+
+@pytest.mark.parametrize("arguments", [["evt_nothing"], ["evt_nothing", "not-a-uuid"]])
+def test_explain_command_refuses_what_is_not_there(arguments):
+    with pytest.raises(CommandError, match=r"evt_nothing"):
+        call_command("webhooks_explain", *arguments)
+
+
+def test_preview_tells_which_recent_events_would_match(users):
+    listen()
+    for total in (10, 20, 30):
+        Order.objects.create(number=total, total=total)
+    found = preview("shop.order.*", {"field": "total", "op": "gt", "value": 15})
+    assert (found.checked, found.matched) == (3, 2)
+    assert [event.data["number"] for event in found.events] == ["30", "20"]
+
+
+def test_preview_shows_an_owner_only_their_own(users):
+    listen()
+    for user in users:
+        customer = Customer.objects.create(name="x", user=user)
+        Order.objects.create(number=user.username, customer=customer)
+    Country.objects.create(code="de", name="x")
+    found = preview("*", {}, owner=users[0])
+    assert [event.data["number"] for event in found.events] == ["a"]
+
+
+def test_preview_refuses_bad_input():
+    with pytest.raises(UnknownEventType):
+        preview("nothing.*", {})
+    with pytest.raises(ConditionError):
+        preview("shop.order.*", {"all": []})
+
+
+def test_facts_of_published_events_have_no_before():
+    listen(tree={"field": "x", "op": "changed"}, name="s")
+    publish("billing.invoice_paid", {"x": 1})
+    fan_out("default")
+    assert told() == []
+    assert conditions.evaluate({"field": "x", "op": "changed"}, conditions.Facts({"x": 1})) is None
