@@ -10,13 +10,12 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from django_webhooks import __version__, signals, signing
@@ -34,6 +33,9 @@ LEASE = timedelta(seconds=2 * MAX_TIMEOUT + 30)
 
 PER_SUBSCRIPTION = 4
 """Requests to one subscription at a time, so that a slow endpoint leaves threads to others."""
+
+LOOKS = 4
+"""How often a worker that always comes too late looks for other work before it waits."""
 
 FINAL_ERRORS = frozenset({"blocked"})
 """Trying again would change nothing until a person has."""
@@ -87,8 +89,7 @@ def claim(using: str, limit: int, in_flight: Mapping[Any, int]) -> list[Delivery
     `PER_SUBSCRIPTION` get no more.
     """
     token = uuid.uuid4()
-    taken = on_contention(partial(_lease, using, token, limit, in_flight), using)
-    if not taken:
+    if not on_contention(partial(_lease, using, token, limit, in_flight), using):
         return []
     claimed = Delivery.objects.using(using).held_by(token).select_related("event", "subscription")
     sendable = [each for each in claimed if not _given_up(each, using)]
@@ -96,24 +97,28 @@ def claim(using: str, limit: int, in_flight: Mapping[Any, int]) -> list[Delivery
 
 
 def _lease(using: str, token: uuid.UUID, limit: int, in_flight: Mapping[Any, int]) -> int:
+    """Look, then take by one conditional UPDATE: whoever else looked at the same rows gets none.
+
+    So it needs no lock and no transaction, and is the same on every database. Who comes too late
+    looks again, further down the queue.
+    """
     rows = Delivery.objects.using(using)
-    skips = connections[using].features.has_select_for_update_skip_locked
-    # Two workers that read the same candidates would be kept apart by `lease()` all the same;
-    # skipping what another is just taking only spares them the meeting.
-    with transaction.atomic(using=using) if skips else nullcontext():
-        due = rows.due().order_by("next_attempt_at", "id").with_now()
-        if skips:
-            due = due.select_for_update(skip_locked=True)
-        full = [key for key, count in in_flight.items() if count >= PER_SUBSCRIPTION]
-        candidates = due.exclude(subscription_id__in=full)[: limit * 4].values(
-            "pk", "subscription_id", "lease_token", "attempt_count", "now"
-        )
+    full = [key for key, count in in_flight.items() if count >= PER_SUBSCRIPTION]
+    due = rows.due().exclude(subscription_id__in=full).order_by("next_attempt_at", "id").with_now()
+    columns = ("pk", "subscription_id", "lease_token", "attempt_count", "now")
+    for window in range(1, LOOKS + 1):
+        candidates = list(due.values(*columns)[: limit * 4 * window])
+        if window > 1:
+            random.shuffle(candidates)
         chosen = _fairly(candidates, limit, in_flight)
         if not chosen:
             return 0
-        _record_abandoned(chosen, using)
         ids = [row["pk"] for row in chosen]
-        return rows.filter(pk__in=ids).lease(token, chosen[0]["now"] + LEASE)
+        taken = rows.filter(pk__in=ids).lease(token, chosen[0]["now"] + LEASE)
+        if taken:
+            _record_abandoned([row for row in chosen if row["lease_token"]], token, using)
+            return taken
+    return 0
 
 
 def _fairly(
@@ -128,8 +133,11 @@ def _fairly(
     return chosen
 
 
-def _record_abandoned(rows: Iterable[dict[str, Any]], using: str) -> None:
+def _record_abandoned(rows: Sequence[dict[str, Any]], token: uuid.UUID, using: str) -> None:
     """A lease that ran out was an attempt, too, and perhaps a request: it is shown as one."""
+    if not rows:
+        return
+    ours = set(Delivery.objects.using(using).held_by(token).values_list("pk", flat=True))
     Attempt.objects.using(using).bulk_create(
         Attempt(
             delivery_id=row["pk"],
@@ -139,7 +147,7 @@ def _record_abandoned(rows: Iterable[dict[str, Any]], using: str) -> None:
             detail="The worker that had begun it never wrote its result.",
         )
         for row in rows
-        if row["lease_token"] is not None
+        if row["pk"] in ours
     )
 
 
@@ -290,19 +298,37 @@ def settle(using: str, outcomes: Sequence[Outcome]) -> Settled:
     return ledger.counts
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """A delivery that has come to its end, and how."""
+
+    delivery: Delivery
+    attempt: Attempt
+    status: Delivery.Status
+    completed_at: datetime
+    reason: str
+
+    def announce(self) -> None:
+        delivery = self.delivery
+        delivery.status, delivery.completed_at = self.status, self.completed_at
+        delivery.reason, delivery.next_attempt_at, delivery.lease_token = self.reason, None, None
+        succeeded = self.status == Delivery.Status.SUCCEEDED
+        signal = signals.delivery_succeeded if succeeded else signals.delivery_failed
+        signal.send_robust(sender=Delivery, delivery=delivery, attempt=self.attempt)
+
+
 @dataclass
 class _Ledger:
-    """What one `settle()` writes, and has to tell after its commit."""
+    """What one `settle()` writes. Objects are changed and told of after its commit only, for
+    until then it may have to be written once more."""
 
     counts: Settled = field(default_factory=Settled)
-    ended: list[tuple[Delivery, Attempt]] = field(default_factory=list)
+    ended: list[_Ended] = field(default_factory=list)
     disabled: list[Subscription] = field(default_factory=list)
 
     def announce(self) -> None:
-        for delivery, attempt in self.ended:
-            succeeded = delivery.status == Delivery.Status.SUCCEEDED
-            signal = signals.delivery_succeeded if succeeded else signals.delivery_failed
-            signal.send_robust(sender=Delivery, delivery=delivery, attempt=attempt)
+        for each in self.ended:
+            each.announce()
         for subscription in self.disabled:
             logger.warning(
                 "Webhook subscription %s is disabled: %s",
@@ -408,36 +434,39 @@ def _complete(
 ) -> None:
     if not done:
         return
+    reason = reason[:500]
     ids = [outcome.delivery.pk for outcome, _ in done]
     Delivery.objects.using(using).filter(pk__in=ids).complete(status, now, reason)
-    for outcome, attempt in done:
-        delivery = outcome.delivery
-        delivery.status, delivery.completed_at, delivery.reason = status, now, reason[:500]
-        delivery.next_attempt_at = delivery.lease_token = None
-        ledger.ended.append((delivery, attempt))
+    ledger.ended += [
+        _Ended(outcome.delivery, attempt, status, now, reason) for outcome, attempt in done
+    ]
 
 
 def _write_health(using: str, current: Current, now: datetime, ledger: _Ledger) -> None:
     """Since when an endpoint does nothing but fail; disabled when gone, or after too long."""
-    succeeded = _subscription_ids(o for o, attempt in current if not attempt.error)
-    failed = _subscription_ids(o for o, attempt in current if attempt.error) - succeeded
-    gone = _subscription_ids(o for o, attempt in current if attempt.status_code == GONE)
+    succeeded = _subscriptions(outcome for outcome, attempt in current if not attempt.error)
+    failed = _subscriptions(outcome for outcome, attempt in current if attempt.error)
+    gone = _subscriptions(o for o, attempt in current if attempt.status_code == GONE)
     subscriptions = Subscription.objects.using(using)
-    if succeeded:
-        subscriptions.filter(pk__in=succeeded, failing_since__isnull=False).update(
-            failing_since=None
-        )
-    if failed:
-        subscriptions.filter(pk__in=failed, failing_since__isnull=True).update(failing_since=now)
-        if settings.DISABLE_AFTER is not None:
-            since = now - timedelta(seconds=settings.DISABLE_AFTER)
-            hopeless = subscriptions.active().filter(pk__in=failed - gone, failing_since__lte=since)
-            for subscription in hopeless:
-                subscription.disable(
-                    f"Nothing but failures since {subscription.failing_since:%Y-%m-%d %H:%M} UTC."
-                )
-                ledger.disabled.append(subscription)
-    for subscription in subscriptions.filter(pk__in=gone).exclude(
+    # As they were when claimed: a healthy subscription's row is not touched at all.
+    recovered = [each.pk for each in succeeded.values() if each.failing_since is not None]
+    if recovered:
+        subscriptions.filter(pk__in=recovered).update(failing_since=None)
+    begun = [each.pk for each in failed.values() if each.failing_since is None]
+    begun = [pk for pk in begun if pk not in succeeded]
+    if begun:
+        subscriptions.filter(pk__in=begun, failing_since__isnull=True).update(failing_since=now)
+    long_failing = failed.keys() - succeeded.keys() - gone.keys() - set(begun)
+    if long_failing and settings.DISABLE_AFTER is not None:
+        since = now - timedelta(seconds=settings.DISABLE_AFTER)
+        for subscription in subscriptions.active().filter(
+            pk__in=long_failing, failing_since__lte=since
+        ):
+            subscription.disable(
+                f"Nothing but failures since {subscription.failing_since:%Y-%m-%d %H:%M} UTC."
+            )
+            ledger.disabled.append(subscription)
+    for subscription in subscriptions.filter(pk__in=gone.keys()).exclude(
         status=Subscription.Status.DISABLED
     ):
         subscription.disable("The endpoint answered 410 Gone.")
@@ -447,9 +476,9 @@ def _write_health(using: str, current: Current, now: datetime, ledger: _Ledger) 
         ledger.disabled.append(subscription)
 
 
-def _subscription_ids(outcomes: Iterable[Outcome]) -> set[uuid.UUID]:
-    found = (outcome.delivery.subscription_id for outcome in outcomes)
-    return {key for key in found if key is not None}
+def _subscriptions(outcomes: Iterable[Outcome]) -> dict[uuid.UUID, Subscription]:
+    found = (outcome.delivery.subscription for outcome in outcomes)
+    return {each.pk: each for each in found if each is not None}
 
 
 def describe(attempt: Attempt) -> str:

@@ -141,7 +141,8 @@ def preview(
 def _fan_out(ids: Sequence[str], using: str) -> int:
     with transaction.atomic(using=using):
         events = Event.objects.using(using)
-        locked = list(events.lock(ids).filter(fanned_out_at__isnull=True).with_now().order_by("id"))
+        mine = events.lock(ids, skip_locked=True).filter(fanned_out_at__isnull=True)
+        locked = list(mine.with_now().order_by("id"))
         if not locked:
             return 0
         now = locked[0].now

@@ -68,16 +68,18 @@ class OutboxQuerySet(models.QuerySet[Row]):
         """Each row with `now`, the moment of the query by the database's clock."""
         return self.annotate(now=database_now(self.db))
 
-    def lock(self, ids: Sequence[Any]) -> Any:
-        """The rows of `ids`, locked until the transaction ends; without those that others hold.
+    def lock(self, ids: Sequence[Any], *, skip_locked: bool = False) -> Any:
+        """The rows of `ids`, locked until the transaction ends.
 
+        Rows that another holds are waited for, or left out with `skip_locked`.
         SQLite has one lock for all, taken at the first write: a transaction that reads first
         and writes later fails when another wrote in between.
         """
         rows = self.filter(pk__in=ids)
         features = connections[self.db].features
         if features.has_select_for_update:
-            return rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+            skip = skip_locked and features.has_select_for_update_skip_locked
+            return rows.order_by("pk").select_for_update(skip_locked=skip)
         rows.filter(pk__in=list(ids)[:1]).update(**{self.untouched: models.F(self.untouched)})
         return rows
 

@@ -547,7 +547,7 @@ class _Guarded(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         call = _current()
-        call.reused = self.sock is not None and self._has_served
+        call.reused = self._has_served
         call.answered = False
         self._has_served = True
         super().request(*args, **kwargs)
@@ -572,7 +572,7 @@ class _TLSPool(HTTPSConnectionPool):
 
 
 def _fresh(connection: Any) -> Any:
-    """A closed connection dials again when it is used."""
+    """Not another idle one: what gave up one connection has likely given up its neighbours."""
     if _current().fresh:
         connection.close()
     return connection

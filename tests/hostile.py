@@ -101,23 +101,32 @@ class Receiver:
     connections: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
     _peers: list[socket.socket] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> "Receiver":
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         scheme = "https" if self.tls else "http"
         self.url = f"{scheme}://127.0.0.1:{self.port}/hook"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        """Wake and join every thread before any close: a number of a closed socket that a
+        thread still waits on would soon be another test's socket."""
         self.stopped.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._listener.close()
-        for sock in self._peers:
+        for sock in (self._listener, *self._peers):
             with contextlib.suppress(OSError):
-                sock.close()
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(timeout=5)
+        for sock in (self._listener, *self._peers):
+            sock.close()
+
+    def _start(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         while not self.stopped.is_set():
@@ -127,11 +136,11 @@ class Receiver:
                 return
             self.connections += 1
             self._peers.append(sock)
-            threading.Thread(target=self._serve, args=(sock, self.connections), daemon=True).start()
+            self._start(self._serve, sock, self.connections)
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        sock.settimeout(LIFETIME)
         with contextlib.suppress(OSError, ValueError):
+            sock.settimeout(LIFETIME)
             if self.tls:
                 sock = self.tls.wrap_socket(sock, server_side=True)
                 self._peers.append(sock)

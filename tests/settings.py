@@ -76,18 +76,25 @@ DATABASES = {
     "other": _database(DATABASE_URL, "other"),
 }
 
-Q_CLUSTER = {
+Q_CLUSTER: dict[str, object] = {
     "name": "tests",
-    "orm": "default",
     "workers": 2,
     "timeout": 90,
     "retry": 120,
     "poll": 0.1,
     "catch_up": False,
+    "max_attempts": 1,
 }
+if redis_url := os.environ.get("REDIS_URL"):
+    Q_CLUSTER |= {"redis": redis_url, "name": os.environ.get("Q_CLUSTER_PREFIX", "tests")}
+else:
+    Q_CLUSTER |= {"orm": "default"}
 
 DJANGO_WEBHOOKS = {
-    "TASK_BACKEND": "django_webhooks.backends.dummy.DummyBackend",
+    "TASK_BACKEND": os.environ.get("TASK_BACKEND", "django_webhooks.backends.dummy.DummyBackend"),
     "ALLOW_HTTP": True,
     "ALLOWED_NETWORKS": ["127.0.0.0/8"],
+    "RETRY_SCHEDULE": [
+        float(delay) for delay in os.environ.get("RETRY_SCHEDULE", "5,300,1800").split(",")
+    ],
 }

@@ -1,6 +1,7 @@
 """What the sender promises about any receiver: real sockets on loopback, deadlines of ~1 s."""
 
 import os
+import queue
 import socket
 import ssl
 import subprocess
@@ -538,8 +539,35 @@ def test_the_replacement_is_a_new_connection_not_another_idle_one(transport):
         wanted = [request(receiver.url, timeout=3)] * 2
         assert [done.error for done in pool.map(transport.send, wanted)] == ["", ""]
         assert receiver.connections == 2
-        assert send(transport, receiver.url).error == ""
+        with oldest_first(transport):  # as another thread's turn in between would
+            assert send(transport, receiver.url).error == ""
         assert (receiver.connections, len(receiver.requests)) == (3, 3)
+
+
+@contextmanager
+def oldest_first(transport):
+    pools = transport._adapter.poolmanager.pools
+    (pool,) = (pools[key] for key in pools.keys())  # noqa: SIM118
+    idle = queue.Queue()
+    while not pool.pool.empty():
+        if connection := pool.pool.get():
+            idle.put(connection)
+    pool.pool = idle
+    yield
+    pool.close()
+
+
+def test_a_connection_that_replaced_a_closed_one_counts_as_new(transport):
+    def behaviour(peer):
+        peer.read_request()
+        if peer.number == 1:
+            peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    with Receiver(behaviour) as receiver:
+        assert send(transport, receiver.url).error == ""
+        time.sleep(0.1)  # the end of the idle connection arrives
+        assert send(transport, receiver.url).error == "connection"
+        assert receiver.connections == 2
 
 
 def test_the_replacement_is_the_last_try(transport):
@@ -579,6 +607,19 @@ def test_close_ends_what_is_in_flight(transport):
         transport.close()
         assert future.result(timeout=2).error == "connection"
         assert receiver.connections == 1
+
+
+def test_close_ends_idle_connections_at_once(transport):
+    ended = threading.Event()
+
+    def behaviour(peer):
+        reply()(peer)
+        ended.set()
+
+    with Receiver(behaviour) as receiver:
+        assert send(transport, receiver.url).error == ""
+        transport.close()
+        assert ended.wait(1)
 
 
 # Nothing from the surroundings, nothing into the logs.

@@ -15,6 +15,18 @@ class Secret(models.Model):
         return f"{self.value[:10]}…{self.value[-4:]}"
 
 
+class ArrivalQuerySet(models.QuerySet["Arrival"]):
+    def with_repeats(self) -> "ArrivalQuerySet":
+        """Each with `is_repeat`: a retry or redelivery of an event that has been taken already."""
+        earlier = Arrival.objects.filter(
+            event_id=models.OuterRef("event_id"),
+            path=models.OuterRef("path"),
+            problem="",
+            id__lt=models.OuterRef("id"),
+        )
+        return self.annotate(is_repeat=models.Exists(earlier))
+
+
 class Arrival(models.Model):
     """One request to the hook, whether its signature held or not."""
 
@@ -27,6 +39,8 @@ class Arrival(models.Model):
     problem = models.CharField(max_length=500)
     """Why the signature did not hold; empty if it did."""
 
+    objects = ArrivalQuerySet.as_manager()
+
     class Meta:
         ordering = ["-id"]
 
@@ -36,6 +50,12 @@ class Arrival(models.Model):
     @property
     def verified(self) -> bool:
         return not self.problem
+
+    @property
+    def headers_by_interest(self) -> list[tuple[str, str]]:
+        """Those of Standard Webhooks before those that any request has."""
+        own = [pair for pair in self.headers.items() if pair[0].startswith("webhook-")]
+        return own + [pair for pair in self.headers.items() if pair not in own]
 
     @property
     def pretty_body(self) -> str:

@@ -46,7 +46,7 @@ def hook(request: HttpRequest) -> HttpResponse:
 
 def arrivals(request: HttpRequest) -> HttpResponse:
     context = {
-        "arrivals": Arrival.objects.all()[:SHOWN],
+        "arrivals": Arrival.objects.with_repeats()[:SHOWN],
         "shown": SHOWN,
         "count": Arrival.objects.count(),
         "live": "pause" not in request.GET,

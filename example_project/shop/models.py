@@ -1,10 +1,7 @@
-"""A small shop. Nothing here knows of webhooks but the two calls of `publish()`."""
-
-from collections.abc import Mapping
-from decimal import Decimal
+"""A small shop. Nothing here knows of webhooks but one call of `publish()`."""
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import models
 from django.utils import timezone
 
 from django_webhooks.outbox import publish
@@ -73,24 +70,6 @@ class Order(models.Model):
     def __str__(self) -> str:
         return self.number
 
-    @classmethod
-    @transaction.atomic
-    def place(cls, customer: Customer, basket: Mapping[Product, int]) -> "Order":
-        """A new order for what is in the basket: each product with its quantity."""
-        total = sum((product.price * count for product, count in basket.items()), Decimal(0))
-        order = cls.objects.create(number=cls._next_number(), customer=customer, total=total)
-        for product, count in basket.items():
-            product.take(count)
-            order.items.create(sku=product.sku, quantity=count, price=product.price)
-        # "shop.order.created" came with the first save, before the items: this tells of all.
-        publish("shop.order_placed", order.as_json(), subject=order, owner=customer.user)
-        return order
-
-    def as_json(self) -> dict[str, object]:
-        from .serializers import OrderSerializer  # which needs this module
-
-        return dict(OrderSerializer(self).data)
-
     @property
     def next_statuses(self) -> list["Order.Status"]:
         """What the order may become, with a button each."""
@@ -99,11 +78,6 @@ class Order(models.Model):
             self.Status.PAID: [self.Status.SHIPPED, self.Status.CANCELLED],
         }
         return following.get(self.Status(self.status), [])
-
-    @classmethod
-    def _next_number(cls) -> str:
-        last = cls.objects.order_by("-id").values_list("id", flat=True).first() or 0
-        return f"A-{1001 + last}"
 
 
 class Item(models.Model):

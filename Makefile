@@ -1,0 +1,61 @@
+# `make` alone lists the targets. Each makes the virtual environment that it needs, once.
+
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+SOURCES := $(shell find django_webhooks -type f -not -name '*.py[co]')
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint wheel clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: .venv-demo/ready ## Run the example: shop, cluster, receiver. ONCE=1 stops after the arrival; RECEIVER_URL=… sends elsewhere.
+	@.venv-demo/bin/python example_project/demo.py $(if $(filter-out 0,$(ONCE)),--once) \
+		$(if $(RECEIVER_URL),--receiver-url '$(RECEIVER_URL)')
+
+test: .venv-test/ready ## Run the tests, on SQLite or DATABASE_URL=…; ARGS=… goes to pytest.
+	.venv-test/bin/python -m pytest $(ARGS)
+
+lint: .venv-lint/ready ## Check style, formatting and types.
+	.venv-lint/bin/ruff check .
+	.venv-lint/bin/ruff format --check .
+	.venv-lint/bin/mypy
+
+wheel: .venv-wheel/ready ## Build the wheel into dist/.
+	.venv-wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove all that the targets have made.
+	rm -rf .venv-demo .venv-test .venv-lint .venv-wheel .demo build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+# What is installed is a copy, as at a user's: made again when the package has changed.
+.venv-demo/ready: pyproject.toml $(SOURCES)
+	@echo "Installing into .venv-demo …"
+	@$(call make-venv,$(@D))
+	@$(@D)/bin/python $(PIP_INSTALL) .
+	@touch $@
+
+.venv-test/ready: pyproject.toml
+	$(call make-venv,$(@D))
+	$(@D)/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	$(@D)/bin/python $(PIP_INSTALL) --editable . --group test
+	@touch $@
+
+# The type checker loads the settings of the tests, so it needs what they import.
+.venv-lint/ready: pyproject.toml
+	$(call make-venv,$(@D))
+	$(@D)/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	$(@D)/bin/python $(PIP_INSTALL) --editable . --group test --group lint
+	@touch $@
+
+.venv-wheel/ready:
+	$(call make-venv,$(@D))
+	@touch $@
+
+define make-venv
+test -x $(1)/bin/python || "$(or $(PYTHON),$(error Python 3.11 or newer is needed; set PYTHON=…))" -m venv $(1)
+endef

@@ -1,0 +1,134 @@
+"""Events: what happened, to whom it was delivered, and for each rule why it fired or did not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from django_webhooks import fanout
+from django_webhooks.admin import display
+from django_webhooks.admin.base import EventTypeFilter, ReadOnlyAdmin
+from django_webhooks.conditions import Verdict
+from django_webhooks.models import Event, Rule, Subscription
+from django_webhooks.registry import TEST_EVENT, patterns_of
+
+SHOWN_RULES = 50
+SHOWN_DELIVERIES = 50
+
+
+@dataclass(frozen=True)
+class Why:
+    """A row of the table: a rule, and the verdict on each of its conditions."""
+
+    explanation: fanout.Explanation
+    conditions: list[Verdict]
+
+    @property
+    def reason(self) -> str:
+        """What the list of conditions does not say already."""
+        verdict = self.explanation.verdict
+        told = verdict is not None and self.explanation.reason == verdict.sentence
+        return "" if self.conditions and told else self.explanation.reason
+
+
+class EventAdmin(ReadOnlyAdmin):
+    list_display = ["type_and_id", "about", "whose", "occurred_at", "problem"]
+    list_filter = [EventTypeFilter, "occurred_at", ("error", admin.EmptyFieldListFilter)]
+    search_fields = ["id__exact", "subject_id__exact"]
+    search_help_text = _("The id of an event or of an object.")
+    actions = None
+    readonly_fields = ["about", "whose", "pretty_data", "pretty_previous"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        # The join answers None for an owner who is gone, where a lookup would raise.
+        rows = super().get_queryset(request).select_related("owner")
+        return rows.defer("body", "data", "previous")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        trouble = ["error"] if obj and obj.error else []
+        shown = ["id", "type", *trouble, "about", "whose", "occurred_at", "fanned_out_at"]
+        return [(None, {"fields": [*shown, "pretty_data", "pretty_previous"]})]
+
+    @admin.display(description=_("type"), ordering="type")
+    def type_and_id(self, event: Event) -> SafeString:
+        return display.two_lines(event.type, event.pk)
+
+    @admin.display(description=_("subject"))
+    def about(self, event: Event) -> str:
+        return f"{event.subject_type} {event.subject_id}".strip() or "-"
+
+    @admin.display(description=_("owner"))
+    def whose(self, event: Event) -> str:
+        if event.owner_id is None:
+            return "-"
+        gone = gettext("%s (deleted)") % event.owner_id
+        return str(event.owner) if event.owner else gone
+
+    @admin.display(description=_("error"))
+    def problem(self, event: Event) -> str:
+        return Truncator(event.error).chars(120)
+
+    @admin.display(description=_("data"))
+    def pretty_data(self, event: Event) -> SafeString:
+        return display.pretty(event.data)
+
+    @admin.display(description=_("previous"))
+    def pretty_previous(self, event: Event) -> SafeString:
+        return display.pretty(event.previous)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        event = context["original"]
+        deliveries = event.deliveries.select_related("subscription")
+        found = list(deliveries[: SHOWN_DELIVERIES + 1])
+        reasons = why(event)
+        context |= {
+            "is_test": event.type == TEST_EVENT,
+            "deliveries": [
+                (each, display.badge(each.status, each.get_status_display()))
+                for each in found[:SHOWN_DELIVERIES]
+            ],
+            "more_deliveries": len(found) > SHOWN_DELIVERIES,
+            "reasons": reasons[:SHOWN_RULES],
+            "shown_rules": SHOWN_RULES,
+            "more_rules": len(reasons) > SHOWN_RULES,
+        }
+        return super().render_change_form(request, context, *args, **kwargs)
+
+
+def why(event: Event) -> list[Why]:
+    """For each rule, those that listen to this type first; at most a few more than are shown."""
+    if event.type == TEST_EVENT:  # it goes past the rules
+        return []
+    rules = Rule.objects.using(event._state.db).filter(subscription=OuterRef("pk"))
+    listening = rules.filter(event_type__in=patterns_of(event.type))
+    subscriptions = (
+        Subscription.objects.using(event._state.db)
+        .filter(Exists(rules))
+        .annotate(listens=Exists(listening))
+        .order_by("-listens", "-created_at")[: SHOWN_RULES + 1]
+    )
+    found: list[Why] = []
+    for subscription in subscriptions:
+        for each in fanout.explain(event, subscription):
+            found.append(Why(each, list(_leaves(each.verdict)) if each.verdict else []))
+        if len(found) > SHOWN_RULES:
+            break
+    return found
+
+
+def _leaves(verdict: Verdict) -> Iterator[Verdict]:
+    """The conditions of a group; nothing for a tree without groups, whose reason says it all."""
+    for child in verdict.children:
+        if child.children:
+            yield from _leaves(child)
+        else:
+            yield child

@@ -1,0 +1,154 @@
+"""The forms behind the subscription page. The models judge; the forms read what was typed."""
+
+import json
+from typing import Any
+
+from django import forms
+from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.core.exceptions import ValidationError
+from django.forms.fields import InvalidJSONInput
+from django.utils.translation import gettext_lazy as _
+
+from django_webhooks.models import Rule, Subscription
+from django_webhooks.registry import patterns_of, registry
+
+EVENT_TYPES_ID = "webhooks-event-types"
+"""The one `<datalist>` that every event type input of the page points to."""
+
+MAX_JSON_LENGTH = 200_000
+
+
+class JSONObjectField(forms.JSONField):
+    """A JSON object in a text area. `empty` is what nothing typed means.
+
+    What was typed comes back as it was typed, and no text, however odd, makes it raise anything
+    but a `ValidationError`.
+    """
+
+    default_error_messages = {
+        "invalid": _("This is not valid JSON."),
+        "no_object": _("This must be a JSON object: {…}."),
+    }
+
+    def __init__(self, *, empty: Any, rows: int = 4, **kwargs: Any) -> None:
+        attrs = {"rows": rows, "class": "vLargeTextField webhooks-json", "spellcheck": "false"}
+        kwargs.setdefault("widget", AdminTextareaWidget(attrs=attrs))
+        super().__init__(required=False, max_length=MAX_JSON_LENGTH, **kwargs)
+        self.empty = empty
+
+    def to_python(self, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            return self.empty
+        try:
+            read = super().to_python(value)
+            json.dumps(read)
+        except (ValueError, RecursionError) as error:  # numbers of 5000 digits, 5000 brackets
+            raise ValidationError(self.error_messages["invalid"], code="invalid") from error
+        if not isinstance(read, dict):
+            raise ValidationError(self.error_messages["no_object"], code="no_object")
+        return read
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return initial if data is None else InvalidJSONInput(data)
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, InvalidJSONInput):
+            return value
+        return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
+
+
+class ModelErrorsForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Leaves out what the model says of a field that could not even be read."""
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        if field is None and hasattr(error, "error_dict"):
+            fresh = {
+                name: found for name, found in error.error_dict.items() if name not in self.errors
+            }
+            if not fresh:
+                return
+            error = ValidationError(fresh)
+        super().add_error(field, error)
+
+
+class SubscriptionForm(ModelErrorsForm):
+    headers = JSONObjectField(
+        label=_("Replace headers"),
+        empty=None,
+        rows=3,
+        help_text=_(
+            'All of them, as in {"Authorization": "Bearer …"}. They are never shown again. '
+            "Empty keeps what is there; {} removes all."
+        ),
+    )
+
+    class Meta:
+        model = Subscription
+        fields = ["name", "url", "owner", "mode", "headers", "timeout", "max_per_second"]
+        widgets = {
+            "url": AdminTextInputWidget(
+                attrs={"class": "vLargeTextField", "inputmode": "url", "spellcheck": "false"}
+            ),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["headers"] = None  # written, never read
+
+    def clean_headers(self) -> Any:
+        typed = self.cleaned_data["headers"]
+        return self.instance.headers if typed is None else typed
+
+
+class NewSubscriptionForm(SubscriptionForm):
+    headers = JSONObjectField(
+        label=_("Headers"),
+        empty=None,
+        rows=3,
+        help_text=_('As in {"Authorization": "Bearer …"}. Their values are never shown again.'),
+    )
+    secret = forms.CharField(
+        label=_("Secret"),
+        required=False,
+        widget=AdminTextInputWidget(
+            attrs={"class": "vLargeTextField", "autocomplete": "off", "spellcheck": "false"}
+        ),
+        help_text=_("whsec_… if the receiver has one already. Empty: a new one is generated."),
+    )
+
+    def clean_secret(self) -> str:
+        secret: str = self.cleaned_data["secret"]
+        if secret:
+            try:
+                self.instance.secret = secret
+            except ValidationError as error:
+                raise ValidationError(error.messages) from error
+        return secret
+
+
+class RuleForm(ModelErrorsForm):
+    conditions = JSONObjectField(
+        label=_("Conditions"),
+        empty={},
+        help_text=_("A tree of conditions as JSON. Empty: always."),
+    )
+
+    class Meta:
+        model = Rule
+        fields = ["event_type", "conditions"]
+        widgets = {
+            "event_type": AdminTextInputWidget(
+                attrs={"list": EVENT_TYPES_ID, "autocomplete": "off", "spellcheck": "false"}
+            ),
+        }
+
+
+def known_patterns() -> list[tuple[str, str]]:
+    """Every pattern that a rule may have now, with its meaning; related ones side by side."""
+    patterns = {pattern for each in registry.types for pattern in patterns_of(each.type)} | {"*"}
+    return [(pattern, registry.describe(pattern)) for pattern in sorted(patterns, key=_place)]
+
+
+def _place(pattern: str) -> list[str]:
+    """Puts "shop.order.*" right before "shop.order.created"."""
+    return [part.replace("*", "") for part in pattern.split(".")]

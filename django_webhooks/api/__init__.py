@@ -1,0 +1,1 @@
+"""The endpoints for the project's own customers; the only package that needs DRF."""

@@ -1,0 +1,266 @@
+"""What the API takes and shows: the models in JSON, without what is not for customers.
+
+The models judge what is written; their errors arrive under the field that they are about. What
+came back from an endpoint is told in codes only: bodies and details of the network are for staff.
+"""
+
+import json
+from collections.abc import Mapping
+from copy import copy
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any
+
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from rest_framework import ISO_8601, serializers
+
+from django_webhooks.conf import MAX_TIMEOUT, settings
+from django_webhooks.delivery import MASKED
+from django_webhooks.encryption import Unreadable
+from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
+from django_webhooks.registry import EventType
+
+MAX_RULES = 100
+MIN_PER_SECOND, MAX_PER_SECOND = 0.001, 1000
+DEFAULT_OVERLAP, MAX_OVERLAP = 24 * 60 * 60, 30 * 24 * 60 * 60  # seconds
+
+
+class RawObjectField(serializers.DictField):
+    """An object that the model's validation reads as it came: nothing coerced, nothing trimmed."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return data
+
+
+class HeadersField(RawObjectField):
+    """Written with their values, shown without: they hold credentials."""
+
+    def to_representation(self, value: Any) -> dict[str, str]:
+        return {} if isinstance(value, Unreadable) else dict.fromkeys(value, MASKED)
+
+
+class NumberField(serializers.FloatField):
+    """Finite, so that it can be shown in JSON and reckoned with."""
+
+    def to_internal_value(self, data: Any) -> float:
+        try:
+            value = super().to_internal_value(data)
+        except OverflowError:  # of older versions of DRF
+            self.fail("invalid")
+        if isinstance(data, bool) or not isfinite(value):
+            self.fail("invalid")
+        return value
+
+
+class MomentField(serializers.DateTimeField):
+    """A time that is written: one without an offset could be meant in any zone, and is refused."""
+
+    default_error_messages = {
+        "naive": _("Write the offset from UTC, too, as in 2026-11-24T10:00:00Z."),
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(input_formats=[ISO_8601], **kwargs)
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        if timezone.is_naive(value):
+            self.fail("naive")
+        try:
+            value = value.astimezone(UTC)
+            return value if settings.USE_TZ else timezone.make_naive(value)
+        except (OverflowError, ValueError):
+            self.fail("overflow")
+
+
+class RuleListSerializer(serializers.ListSerializer[Any]):
+    """Errors lie where the rules do, in a list; DRF's own shape differs by version and setting."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            found: Any = error.detail
+            if isinstance(found, dict) and all(isinstance(key, int) for key in found):
+                found = [found.get(index, {}) for index in range(len(data))]
+            raise serializers.ValidationError(found) from None
+
+
+class RuleSerializer(serializers.ModelSerializer[Rule]):
+    conditions = RawObjectField(default=dict)
+    sentence = serializers.CharField(source="__str__", read_only=True)
+
+    class Meta:
+        model = Rule
+        list_serializer_class = RuleListSerializer
+        fields = ["id", "event_type", "conditions", "sentence"]
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        Rule(**attrs).clean()
+        return attrs
+
+
+class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
+    """A subscription with its rules; rules that are written replace those there were."""
+
+    headers = HeadersField(required=False)
+    timeout = NumberField(required=False, allow_null=True, max_value=MAX_TIMEOUT)
+    max_per_second = NumberField(
+        required=False, allow_null=True, min_value=MIN_PER_SECOND, max_value=MAX_PER_SECOND
+    )
+    rules = RuleSerializer(many=True, required=False, max_length=MAX_RULES)  # type: ignore[call-arg]
+
+    class Meta:
+        model = Subscription
+        fields = [
+            "id",
+            "name",
+            "url",
+            "mode",
+            "status",
+            "disabled_reason",
+            "headers",
+            "timeout",
+            "max_per_second",
+            "rules",
+            "created_at",
+            "updated_at",
+        ]
+        read_only_fields = ["status", "disabled_reason"]
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        subscription = copy(self.instance) if self.instance else Subscription()
+        for name, value in attrs.items():
+            if name != "rules":
+                setattr(subscription, name, value)
+        subscription.full_clean(exclude=["id", "owner"])
+        return {**attrs, "url": subscription.url}  # normalised
+
+    def create(self, validated_data: dict[str, Any]) -> Subscription:
+        rules = validated_data.pop("rules", [])
+        subscription = Subscription(**validated_data)
+        subscription.save()
+        _add_rules(subscription, rules)
+        return subscription
+
+    def update(self, instance: Subscription, validated_data: dict[str, Any]) -> Subscription:
+        rules = validated_data.pop("rules", None)
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
+        # Not the other columns: the worker writes them at any time.
+        instance.save(update_fields=[*validated_data, "updated_at"])
+        if rules is not None:
+            instance.rules.all().delete()
+            _add_rules(instance, rules)
+        return instance
+
+
+class NewSubscriptionSerializer(SubscriptionSerializer):
+    """With the secret, given or generated: the one time that it is shown."""
+
+    secret = serializers.CharField(required=False)
+
+    class Meta(SubscriptionSerializer.Meta):
+        fields = [*SubscriptionSerializer.Meta.fields, "secret"]
+
+
+def _add_rules(subscription: Subscription, rules: list[dict[str, Any]]) -> None:
+    for rule in rules:
+        subscription.rules.create(**rule)
+
+
+class RotateSecretSerializer(serializers.Serializer[Any]):
+    overlap = serializers.IntegerField(
+        min_value=0,
+        max_value=MAX_OVERLAP,
+        default=DEFAULT_OVERLAP,
+        write_only=True,
+        help_text=_("Seconds that the secret before still signs, too."),
+    )
+    secret = serializers.CharField(read_only=True)
+    previous_expires_at = serializers.DateTimeField(read_only=True, allow_null=True)
+
+
+class RecoverSerializer(serializers.Serializer[Any]):
+    since = MomentField(write_only=True)
+    dry_run = serializers.BooleanField(default=False, write_only=True)
+    count = serializers.IntegerField(read_only=True)
+
+
+class AttemptSerializer(serializers.ModelSerializer[Attempt]):
+    class Meta:
+        model = Attempt
+        fields = ["number", "started_at", "duration_ms", "status_code", "error"]
+
+
+class DeliverySerializer(serializers.ModelSerializer[Delivery]):
+    event_type = serializers.CharField(source="event.type", read_only=True)
+    reason = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Delivery
+        fields = [
+            "id",
+            "event",
+            "event_type",
+            "subscription",
+            "status",
+            "attempt_count",
+            "next_attempt_at",
+            "completed_at",
+            "reason",
+            "matched",
+            "created_at",
+        ]
+
+    def get_reason(self, delivery: Delivery) -> str:
+        """`timeout`, `HTTP 503`: what comes after a colon tells of the network."""
+        return delivery.reason.partition(": ")[0]
+
+
+class DeliveryDetailSerializer(DeliverySerializer):
+    """With its attempts, and the payload as it is sent."""
+
+    attempts = AttemptSerializer(many=True, read_only=True)
+    payload = serializers.SerializerMethodField()
+
+    class Meta(DeliverySerializer.Meta):
+        fields = [*DeliverySerializer.Meta.fields, "attempts", "payload"]
+
+    def get_payload(self, delivery: Delivery) -> Any:
+        return json.loads(delivery.event.body or "null")
+
+
+class DeliveryFilterSerializer(serializers.Serializer[Any]):
+    """The query parameters of the list of deliveries; each `source` is a lookup."""
+
+    status = serializers.ChoiceField(choices=Delivery.Status.choices, required=False)
+    subscription = serializers.UUIDField(required=False)
+    event_type = serializers.CharField(source="event__type", required=False)
+    since = MomentField(source="event__occurred_at__gte", required=False)
+    until = MomentField(source="event__occurred_at__lt", required=False)
+    status_code = serializers.IntegerField(min_value=100, max_value=599, required=False)
+
+
+class EventTypeSerializer(serializers.Serializer[Any]):
+    type = serializers.CharField()
+    description = serializers.CharField()
+    schema = serializers.SerializerMethodField()
+    example = serializers.JSONField()
+    public = serializers.BooleanField()
+
+    def get_schema(self, event_type: EventType) -> Mapping[str, Any]:
+        """JSON Schema of the object, or of what is published."""
+        return event_type.webhook.schema() if event_type.webhook else event_type.schema
+
+
+class EventSerializer(serializers.ModelSerializer[Event]):
+    class Meta:
+        model = Event
+        fields = ["id", "type", "occurred_at", "data", "previous"]
+
+
+class PreviewSerializer(serializers.Serializer[Any]):
+    checked = serializers.IntegerField()
+    matched = serializers.IntegerField()
+    events = EventSerializer(many=True)

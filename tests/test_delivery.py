@@ -1,0 +1,474 @@
+"""A due Delivery becomes one request, and its result is written down."""
+
+import base64
+import json
+import time
+from datetime import timedelta
+
+import pytest
+from django.core import serializers
+from django.db import connection
+from django.utils import timezone
+from standardwebhooks import Webhook
+
+from django_webhooks import __version__, delivery, signals
+from django_webhooks.fanout import fan_out
+from django_webhooks.models import Attempt, Delivery, Event, Subscription
+from django_webhooks.outbox import publish_test
+from django_webhooks.signing import generate_secret
+from django_webhooks.worker import drain
+from tests.shop.models import Order
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+
+@pytest.fixture
+def configure(settings):
+    def update(**values):
+        settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, **values}
+
+    return update
+
+
+@pytest.fixture
+def heard():
+    """(signal, delivery status) of each signal that is sent."""
+    found = []
+    receivers = {}
+    for name in ("delivery_succeeded", "delivery_failed", "subscription_disabled"):
+
+        def listen(name=name, **kwargs):
+            about = kwargs.get("delivery") or kwargs.get("subscription")
+            found.append((name, about.status))
+
+        receivers[name] = listen
+        getattr(signals, name).connect(listen)
+    yield found
+    for name, listen in receivers.items():
+        getattr(signals, name).disconnect(listen)
+
+
+def order(**fields) -> Order:
+    return Order.objects.create(**{"number": "1", **fields})
+
+
+def only() -> Delivery:
+    return Delivery.objects.get()
+
+
+# What arrives
+
+
+def test_request_is_a_standard_webhook(subscribe, receiver):
+    subscription = subscribe("shop.order.created", headers={"X-Tenant": "7"})
+    order(total=12)
+    drain()
+    (request,) = receiver.requests
+    event = Event.objects.get()
+    now = time.time()
+    assert request.path == "/hook"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["user-agent"] == f"django-webhooks/{__version__}"
+    assert request.headers["webhook-id"] == event.id
+    assert event.id.startswith("evt_")
+    assert abs(int(request.headers["webhook-timestamp"]) - now) < 10
+    assert request.headers["x-tenant"] == "7"
+    assert json.loads(request.body) == {
+        "type": "shop.order.created",
+        "timestamp": event.occurred_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "data": {"object": event.data, "previous": {}},
+    }
+    # An independent implementation agrees.
+    Webhook(subscription.secret).verify(request.body, request.headers)
+
+
+def test_both_secrets_sign_while_they_overlap(subscribe, receiver):
+    subscription = subscribe("*")
+    old = subscription.secret
+    new = subscription.rotate_secret()
+    order()
+    drain()
+    (request,) = receiver.requests
+    assert len(request.headers["webhook-signature"].split()) == 2
+    for secret in (old, new):
+        Webhook(secret).verify(request.body, request.headers)
+
+
+def test_old_secret_signs_no_longer_after_the_overlap(subscribe, receiver):
+    subscription = subscribe("*")
+    subscription.rotate_secret(overlap=timedelta(seconds=-1))
+    order()
+    drain()
+    assert len(receiver.requests[0].headers["webhook-signature"].split()) == 1
+
+
+def test_leaked_secret_is_dropped_at_once(subscribe):
+    subscription = subscribe("*")
+    old = subscription.secret
+    subscription.rotate_secret(overlap=timedelta(0))
+    assert old not in Subscription.objects.get().signing_secrets
+
+
+def test_own_secret_may_be_brought_along(subscribe, receiver):
+    secret = "whsec_" + base64.b64encode(b"x" * 24).decode()
+    subscribe("*", secret=secret)
+    order()
+    drain()
+    receiver.requests[0].verify(secret)
+
+
+def test_each_request_is_an_attempt_with_what_was_sent_and_what_came_back(subscribe, receiver):
+    receiver.answer = lambda request: (202, {"x-trace": "abc", "set-cookie": "a=b"}, b"got\x00 it")
+    subscribe("*", headers={"Authorization": "Bearer hunter2"})
+    order()
+    drain()
+    attempt = Attempt.objects.get()
+    assert attempt.number == 1
+    assert attempt.url == receiver.url
+    assert attempt.status_code == 202
+    assert attempt.error == ""
+    assert "got" in attempt.response_body
+    assert "\x00" not in attempt.response_body
+    headers = {name.lower(): value for name, value in attempt.response_headers.items()}
+    assert headers["x-trace"] == "abc"
+    assert "set-cookie" not in headers
+    assert attempt.request_headers["webhook-id"] == Event.objects.get().id
+    assert "hunter2" not in json.dumps(attempt.request_headers)
+    assert attempt.duration_ms < 5000
+    assert abs(timezone.now() - attempt.started_at) < timedelta(seconds=10)
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_2xx_is_success(subscribe, receiver, heard, status):
+    receiver.answer = lambda request: status
+    subscribe("*")
+    order()
+    result = drain()
+    assert (result.attempts, result.succeeded) == (1, 1)
+    assert only().status == "succeeded"
+    assert only().completed_at is not None
+    assert only().next_attempt_at is None
+    assert heard == [("delivery_succeeded", "succeeded")]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(302, "redirect"), (307, "redirect"), (304, "redirect"), (400, "status"),
+                          (404, "status"), (429, "status"), (500, "status"), (503, "status")]
+)  # fmt: skip
+def test_everything_else_is_a_failure_and_retried(subscribe, receiver, heard, status, error):
+    receiver.answer = lambda request: (status, {"location": receiver.url + "/elsewhere"}, b"")
+    subscribe("*")
+    order()
+    result = drain()
+    assert (result.attempts, result.retried) == (1, 1)
+    assert len(receiver.requests) == 1, "redirects are not followed"
+    assert Attempt.objects.get().error == error
+    found = only()
+    assert found.status == "pending"
+    assert found.reason == f"HTTP {status}"
+    assert heard == []
+    wait = (found.next_attempt_at - timezone.now()).total_seconds()
+    assert 3 < wait <= 6.1
+
+
+def test_schedule_is_followed_and_then_the_delivery_has_failed(
+    subscribe, receiver, heard, configure
+):
+    configure(RETRY_SCHEDULE=[0, 100, 1000])
+    receiver.answer = lambda request: 500
+    subscribe("*")
+    order()
+    assert drain().attempts == 2
+    waits = []
+    for _ in range(2):
+        waits.append((only().next_attempt_at - timezone.now()).total_seconds())
+        Delivery.objects.update(next_attempt_at=timezone.now())
+        drain()
+    assert 99 < waits[0] <= 121
+    assert 999 < waits[1] <= 1201
+    found = only()
+    assert (found.status, found.attempt_count, found.reason) == ("failed", 4, "HTTP 500")
+    assert found.completed_at is not None
+    assert found.next_attempt_at is None
+    assert [attempt.number for attempt in found.attempts.all()] == [1, 2, 3, 4]
+    assert heard == [("delivery_failed", "failed")]
+    bodies = {(request.id, request.body) for request in receiver.requests}
+    assert len(bodies) == 1, "each attempt has the same id and the same bytes"
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured(subscribe, receiver, form):
+    until = timezone.now() + timedelta(seconds=600)
+    value = "600" if form == "seconds" else until.strftime("%a, %d %b %Y %H:%M:%S GMT")
+    receiver.answer = lambda request: (503, {"retry-after": value}, b"")
+    subscribe("*")
+    order()
+    drain()
+    wait = (only().next_attempt_at - timezone.now()).total_seconds()
+    assert 590 < wait < 602
+
+
+def test_410_disables_the_subscription_and_cancels_what_waits(
+    subscribe, receiver, heard, configure
+):
+    receiver.answer = lambda request: 500
+    subscribe("*")
+    order(number="waits")
+    drain()
+    receiver.answer = lambda request: 410
+    order(number="gone")
+    drain()
+    subscription = Subscription.objects.get()
+    assert subscription.status == "disabled"
+    assert "410" in subscription.disabled_reason
+    waits, gone = Delivery.objects.order_by("id")
+    assert (waits.status, gone.status) == ("cancelled", "failed")
+    assert ("subscription_disabled", "disabled") in heard
+    order(number="unheard")
+    drain()
+    assert len(receiver.requests) == 2
+
+
+def test_nothing_but_failure_disables_the_subscription(subscribe, receiver, heard, configure):
+    receiver.answer = lambda request: 500
+    subscribe("*")
+    order()
+    drain()
+    Subscription.objects.update(failing_since=timezone.now() - timedelta(days=6))
+    Delivery.objects.update(next_attempt_at=timezone.now())
+    drain()
+    subscription = Subscription.objects.get()
+    assert subscription.status == "disabled"
+    assert "Nothing but failures" in subscription.disabled_reason
+    assert heard == [("subscription_disabled", "disabled")]
+    receiver.answer = lambda request: 200
+    subscription.resume()
+    Delivery.objects.update(next_attempt_at=timezone.now())
+    drain()
+    assert only().status == "succeeded", "what waited is sent after a resume"
+
+
+def test_success_ends_the_failing(subscribe, receiver):
+    receiver.answer = lambda request: 500 if len(receiver.requests) == 1 else 200
+    subscribe("*")
+    order()
+    drain()
+    assert Subscription.objects.get().failing_since is not None
+    Delivery.objects.update(next_attempt_at=timezone.now())
+    drain()
+    assert Subscription.objects.get().failing_since is None
+
+
+# What can't be sent
+
+
+def test_endpoint_in_a_private_network_is_never_called(subscribe, receiver, configure, heard):
+    subscribe("*")
+    order()
+    configure(ALLOWED_NETWORKS=[])
+    drain()
+    assert receiver.requests == []
+    assert Attempt.objects.get().error == "blocked"
+    assert only().status == "failed"
+    assert heard == [("delivery_failed", "failed")]
+
+
+def test_nobody_answering_is_a_connection_error(subscribe, receiver):
+    subscribe("*", url="http://127.0.0.1:1999/")
+    order()
+    drain()
+    assert Attempt.objects.get().error == "connection"
+    assert only().status == "pending"
+
+
+def test_slow_receiver_is_cut_off_at_the_subscriptions_timeout(subscribe, receiver):
+    receiver.answer = lambda request: time.sleep(2) or 200
+    subscribe("*", timeout=0.3)
+    order()
+    started = time.monotonic()
+    drain()
+    assert time.monotonic() - started < 1.5
+    assert Attempt.objects.get().error == "timeout"
+
+
+def test_lost_key_fails_the_attempt_and_never_sends_unsigned(subscribe, receiver, settings):
+    subscribe("*")
+    order()
+    settings.SECRET_KEY = "another key, and the old one is gone"
+    drain()
+    assert receiver.requests == []
+    assert Attempt.objects.get().error == "secret_unavailable"
+    assert only().status == "pending"
+
+
+def test_rotated_django_key_still_reads_the_secret(subscribe, receiver, settings):
+    subscription = subscribe("*", headers={"X-A": "1"})
+    secret = subscription.secret
+    order()
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "another key, and the old one is a fallback"
+    drain()
+    receiver.requests[0].verify(secret)
+
+
+def test_forbidden_header_in_an_old_row_is_not_sent(subscribe, receiver):
+    subscription = subscribe("*")
+    subscription.headers = {"Host": "evil.example"}
+    subscription.save()
+    order()
+    drain()
+    assert receiver.requests == []
+    assert Attempt.objects.get().error == "headers"
+
+
+def test_one_broken_delivery_does_not_stop_the_others(subscribe, receiver, monkeypatch):
+    subscribe("*", name="broken", url="http://127.0.0.1:1999/")
+    subscribe("*", name="fine")
+    order()
+    drain()
+    assert len(receiver.requests) == 1
+
+
+# Status of the subscription
+
+
+@pytest.mark.parametrize("verb", ["pause", "disable"])
+def test_what_waits_is_held_back_and_sent_after_resume(subscribe, receiver, verb):
+    subscription = subscribe("*")
+    order()
+    subscription.pause() if verb == "pause" else subscription.disable("by hand")
+    Event.objects.update(fanned_out_at=None)
+    drain()
+    assert receiver.requests == []
+    subscription.resume()
+    Event.objects.update(fanned_out_at=None)
+    drain()
+    assert len(receiver.requests) == 1
+
+
+def test_deleted_subscription_cancels_and_its_deliveries_survive(subscribe, receiver):
+    receiver.answer = lambda request: 500
+    subscription = subscribe("*", name="Warehouse")
+    order()
+    drain()
+    subscription.delete()
+    found = only()
+    assert (found.status, found.subscription) == ("cancelled", None)
+    assert "Warehouse" in found.reason
+    assert found.attempts.count() == 1
+    drain()
+    assert len(receiver.requests) == 1
+
+
+def test_url_changed_since_the_failure_is_used(subscribe, receiver):
+    subscription = subscribe("*", url="http://127.0.0.1:1999/")
+    order()
+    drain()
+    subscription.url = receiver.url
+    subscription.save()
+    Delivery.objects.update(next_attempt_at=timezone.now())
+    drain()
+    assert only().status == "succeeded"
+
+
+def test_test_event_goes_to_its_subscription_alone(subscribe, receiver):
+    subscribe("*", name="other")
+    subscription = subscribe("shop.order.*", name="mine")
+    made = publish_test(subscription)
+    drain()
+    (request,) = receiver.requests
+    assert request.verify(subscription.secret).type == "webhooks.test"
+    made.refresh_from_db()
+    assert made.status == "succeeded"
+
+
+def test_rate_of_a_subscription_is_kept(subscribe, receiver):
+    subscribe("*", max_per_second=10)
+    for number in range(12):
+        order(number=number)
+    started = time.monotonic()
+    while Delivery.objects.filter(status="pending").exists() or Event.objects.waiting().exists():
+        drain()
+        time.sleep(0.01)
+    took = time.monotonic() - started
+    assert len(receiver.requests) == 12
+    assert 1.0 <= took < 4
+    assert set(Delivery.objects.values_list("attempt_count", flat=True)) == {1}
+
+
+# Leases
+
+
+def test_expired_lease_is_taken_over_and_the_late_result_is_discarded(subscribe, receiver):
+    subscribe("*")
+    order()
+    fan_out("default")
+    (late,) = delivery.claim("default", 10, {})
+    assert delivery.claim("default", 10, {}) == [], "leased"
+    Delivery.objects.update(next_attempt_at=timezone.now())  # the lease runs out
+    (second,) = delivery.claim("default", 10, {})
+    transport = delivery.make_transport()
+    outcome = delivery.send(delivery.pack(second), transport)
+    assert delivery.settle("default", [outcome]).succeeded == 1
+    receiver.answer = lambda request: 500
+    outcome = delivery.send(delivery.pack(late), transport)
+    assert delivery.settle("default", [outcome]).stale == 1
+    transport.close()
+    found = only()
+    assert (found.status, found.attempt_count) == ("succeeded", 2)
+    assert [(a.number, a.error, a.stale) for a in found.attempts.order_by("id")] == [
+        (1, "abandoned", False),
+        (2, "", False),
+        (1, "status", True),
+    ]
+
+
+def test_delivery_that_kills_its_worker_ends_as_failed(subscribe, configure, heard):
+    configure(RETRY_SCHEDULE=[0])
+    subscribe("*")
+    order()
+    fan_out("default")
+    for _ in range(2):
+        assert len(delivery.claim("default", 10, {})) == 1
+        Delivery.objects.update(next_attempt_at=timezone.now())  # dead; the lease runs out
+    assert delivery.claim("default", 10, {}) == []
+    found = only()
+    assert (found.status, found.attempt_count) == ("failed", 2)
+    assert "never reported back" in found.reason
+    assert heard == [("delivery_failed", "failed")]
+
+
+def test_claim_leaves_room_for_other_subscriptions(subscribe):
+    subscribe("*", name="flood")
+    for number in range(20):
+        order(number=number)
+    fan_out("default")
+    subscribe("*", name="quiet")
+    order(number="last")
+    fan_out("default")
+    claimed = delivery.claim("default", 16, {})
+    names = [each.subscription.name for each in claimed]
+    assert names.count("flood") == delivery.PER_SUBSCRIPTION
+    assert names.count("quiet") == 1
+
+
+# Nothing secret
+
+
+def test_secret_is_encrypted_at_rest_and_not_in_any_text(subscribe, receiver, caplog, db):
+    secret = generate_secret()
+    subscription = subscribe("*", secret=secret, headers={"Authorization": "Bearer hunter2"})
+    order()
+    with caplog.at_level("DEBUG"):
+        drain()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM django_webhooks_subscription")
+        stored = repr(cursor.fetchall())
+    dumped = serializers.serialize("json", Subscription.objects.all())
+    for text in (stored, dumped, repr(subscription), str(subscription), caplog.text):
+        assert secret not in text
+        assert secret.removeprefix("whsec_") not in text
+        assert "hunter2" not in text

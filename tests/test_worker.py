@@ -1,0 +1,465 @@
+"""Drains: what they do, side by side in many processes, and under a real django-q2 cluster."""
+
+import io
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from uuid import uuid4
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection, connections, transaction
+from django.db.transaction import TransactionManagementError
+from django.utils import timezone
+from django_q.models import OrmQ, Schedule
+
+from django_webhooks import signals, worker
+from django_webhooks.backends.base import HOLD_BACK
+from django_webhooks.backends.django_q import SWEEP, DjangoQBackend
+from django_webhooks.conf import settings as webhook_settings
+from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
+from django_webhooks.outbox import publish
+from django_webhooks.worker import DrainResult, attend, drain
+from tests.processes import DJANGO_Q, Process, running, wait_until
+from tests.shop.models import Order
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+PAID = {"field": "status", "op": "changed_to", "value": "paid"}
+
+
+def order(**fields) -> Order:
+    return Order.objects.create(**{"number": "1", **fields})
+
+
+def pending() -> int:
+    waiting = Event.objects.waiting().count()
+    return waiting + Delivery.objects.filter(status="pending").count()
+
+
+# drain()
+
+
+def test_idle_drain_costs_two_queries_per_database(django_assert_num_queries):
+    with django_assert_num_queries(2):
+        assert not drain()
+
+
+def test_drain_inside_a_transaction_is_refused():
+    with pytest.raises(TransactionManagementError, match="after the commit"), transaction.atomic():
+        drain()
+
+
+def test_no_transaction_is_open_while_a_request_is_made(subscribe, receiver):
+    open_transactions = []
+
+    def answer(request):
+        open_transactions.append(connection_of_drain.in_atomic_block)
+        return 200
+
+    connection_of_drain = connections["default"]  # this thread's
+    receiver.answer = answer
+    subscribe("*")
+    order()
+    drain()
+    assert open_transactions == [False]
+
+
+def test_drain_begins_nothing_after_its_time(subscribe, receiver):
+    subscribe("*")
+    order()
+    assert drain(max_seconds=0) == DrainResult()
+    assert receiver.requests == []
+
+
+def test_receiver_of_a_signal_may_save_and_is_served_by_the_same_drain(subscribe, receiver):
+    subscribe("shop.order.created")
+    made = []
+
+    def save_another(**kwargs):
+        if len(made) < 2:
+            made.append(order(number="another"))
+            drain()  # as ImmediateBackend does
+
+    signals.delivery_succeeded.connect(save_another)
+    try:
+        order()
+        drain()
+    finally:
+        signals.delivery_succeeded.disconnect(save_another)
+    assert len(receiver.requests) == 3
+
+
+def test_immediate_backend_delivers_on_commit(subscribe, receiver, settings):
+    settings.DJANGO_WEBHOOKS = {
+        **settings.DJANGO_WEBHOOKS,
+        "TASK_BACKEND": "django_webhooks.backends.immediate.ImmediateBackend",
+    }
+    subscribe("*")
+    with transaction.atomic():
+        order()
+        assert receiver.requests == []
+    assert len(receiver.requests) == 1
+
+
+def test_drain_that_is_cut_short_gives_back_what_it_has_not_begun(
+    subscribe, receiver, settings, monkeypatch
+):
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "CONCURRENCY": 1}
+    release = threading.Event()
+    receiver.answer = lambda request: release.wait(3) and 200
+    subscribe("*")
+    order()
+    order()
+
+    def time_out(self):
+        if receiver.requests:
+            raise SystemExit("as django-q2's time-out does")
+        return []
+
+    monkeypatch.setattr(worker.Pipeline, "_wait", time_out)
+    started = time.monotonic()
+    with pytest.raises(SystemExit):
+        drain()
+    assert time.monotonic() - started < 1.5
+    leased = Delivery.objects.filter(lease_token__isnull=False)
+    assert leased.count() == 1, "the one that was being sent keeps its lease"
+    assert Delivery.objects.filter(lease_token=None, attempt_count=0).count() == 1
+    release.set()
+
+
+# attend()
+
+
+def test_attend_lingers_for_longer_than_wakes_are_held_back(subscribe, receiver, monkeypatch):
+    assert worker.LINGER.total_seconds() > HOLD_BACK
+    monkeypatch.setattr(worker, "LINGER", worker.timedelta(seconds=0.5))
+    subscribe("*")
+    started = time.monotonic()
+    thread = threading.Timer(0.3, lambda: (order(), connection.close()))
+    thread.start()
+    result = attend()
+    took = time.monotonic() - started
+    thread.join()
+    assert result["succeeded"] == 1, "what came while it lingered is sent by the same task"
+    assert 0.7 < took < 3
+
+
+def test_only_one_task_lingers(monkeypatch):
+    monkeypatch.setattr(worker, "LINGER", worker.timedelta(seconds=1))
+    took = []
+
+    def run():
+        started = time.monotonic()
+        attend()
+        took.append(time.monotonic() - started)
+        connection.close()
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(each > 0.9 for each in took) == 1
+
+
+def test_dead_lingering_task_is_replaced():
+    Watch.objects.create(
+        name=Watch.DRAIN,
+        holder=uuid4(),
+        held_until=timezone.now() - worker.timedelta(seconds=1),
+        linger_until=timezone.now() + worker.timedelta(hours=1),
+    )
+    token = uuid4()
+    assert Watch.objects.take(token, worker.HELD, worker.LINGER)
+    assert not Watch.objects.take(uuid4(), worker.HELD, worker.LINGER)
+    assert not Watch.objects.leave(token), "it must linger for as long as it was asked to"
+    assert Watch.objects.leave(token, anyway=True)
+
+
+def test_retry_that_is_near_is_waited_for(subscribe, receiver, settings, monkeypatch):
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "RETRY_SCHEDULE": [1.5]}
+    monkeypatch.setattr(worker, "LINGER", worker.timedelta(seconds=0.2))
+    receiver.answer = lambda request: 500 if len(receiver.requests) == 1 else 200
+    subscribe("*")
+    order()
+    started = time.monotonic()
+    attend()
+    assert Delivery.objects.get().status == "succeeded"
+    assert 1.4 < time.monotonic() - started < 4
+
+
+def test_task_that_runs_out_of_time_wakes_another(subscribe, receiver, monkeypatch, wakes):
+    monkeypatch.setattr(worker, "BUDGET", 0.0)
+    subscribe("*")
+    order()
+    wakes.clear()
+    attend()
+    assert wakes == ["default"]
+
+
+def test_attend_never_raises(monkeypatch, caplog):
+    def fail():
+        raise RuntimeError("database gone")
+
+    monkeypatch.setattr(worker, "outbox_aliases", fail)
+    assert attend() == dict.fromkeys(DrainResult().__dict__, 0)
+    assert "A drain failed" in caplog.text
+
+
+# Many at once
+
+
+def save_two_hundred() -> None:
+    for number in range(200):
+        made = order(number=number, total=number)
+        if number % 4 == 0:
+            made.status = "paid"
+            made.save()
+
+
+def fail_a_third(receiver) -> None:
+    seen: Counter = Counter()
+    lock = threading.Lock()
+
+    def answer(request):
+        with lock:
+            seen["all"] += 1
+            return 500 if seen["all"] % 3 == 0 else 204
+
+    receiver.answer = answer
+
+
+def test_two_workers_deliver_everything_where_it_should_go_and_nowhere_else(
+    subscribe, receiver, settings
+):
+    """200 saves, 3 subscriptions, a receiver that fails a third of the requests."""
+    fail_a_third(receiver)
+    all_url, paid_url, once_url = (f"{receiver.url}/{name}" for name in ("all", "paid", "once"))
+    secrets = {
+        "/hook/all": subscribe("shop.order.*", url=all_url).secret,
+        "/hook/paid": subscribe("shop.order.updated", PAID, url=paid_url).secret,
+        "/hook/once": subscribe("shop.order.created", url=once_url, mode="one_time").secret,
+    }
+    retries = {"RETRY_SCHEDULE": ",".join(["0.1"] * 20)}
+    workers = [Process("webhooks_drain", "--loop", **retries) for _ in range(2)]
+    with running(*workers):
+        save_two_hundred()
+        assert wait_until(lambda: pending() == 0, 60), pending()
+    for request in receiver.requests:
+        request.verify(secrets[request.path])
+    events = {event.id: event for event in Event.objects.all()}
+    paid = {key for key, event in events.items() if event.previous.get("status") == "pending"}
+    assert len(events) == 250
+    assert len(paid) == 50
+    arrived: dict[str, set[str]] = {path: set() for path in secrets}
+    for request in receiver.requests:
+        arrived[request.path].add(request.id)
+    assert arrived["/hook/all"] == set(events)
+    assert arrived["/hook/paid"] == paid
+    assert len(arrived["/hook/once"]) == 1
+    assert set(Delivery.objects.values_list("status", flat=True)) == {"succeeded"}
+    assert not Delivery.objects.filter(lease_token__isnull=False).exists()
+    assert Attempt.objects.count() == len(receiver.requests), "one Attempt for each request"
+
+
+def test_many_drains_at_once_send_each_delivery_once(subscribe, receiver):
+    subscribe("*")
+    for number in range(150):
+        publish("billing.invoice_paid", {"number": number})
+    workers = [Process("webhooks_drain") for _ in range(6)]
+    with running(*workers):
+        assert wait_until(lambda: pending() == 0, 60)
+        for each in workers:
+            each.popen.wait(30)
+    assert len(receiver.requests) == 150
+    assert len({request.id for request in receiver.requests}) == 150
+
+
+def test_one_time_is_delivered_once_when_fifty_events_race_in_several_processes(
+    subscribe, receiver
+):
+    subscription = subscribe("billing.*", mode="one_time")
+    for number in range(50):
+        publish("billing.invoice_paid", {"number": number})
+    Subscription.objects.update(status="active")
+    workers = [Process("webhooks_drain", "--loop") for _ in range(4)]
+    with running(*workers):
+        assert wait_until(lambda: pending() == 0, 60)
+        time.sleep(0.5)
+    assert len(receiver.requests) == 1
+    assert Delivery.objects.count() == 1
+    subscription.refresh_from_db()
+    assert subscription.status == "completed"
+
+
+def test_loop_ends_cleanly_on_sigterm_with_what_it_had_begun(subscribe, receiver):
+    receiver.answer = lambda request: time.sleep(1) or 200
+    subscribe("*")
+    order()
+    process = Process("webhooks_drain", "--loop")
+    with running(process):
+        assert wait_until(lambda: receiver.requests)
+        process.send(signal.SIGTERM)
+        assert process.popen.wait(10) == 0
+        assert "Stopped" in process.output()
+    assert Delivery.objects.get().status == "succeeded"
+
+
+def test_killed_worker_delays_by_its_lease_and_loses_nothing(subscribe, receiver):
+    receiver.answer = lambda request: time.sleep(1.5) or 200
+    subscribe("*")
+    order()
+    process = Process("webhooks_drain", "--loop")
+    with running(process):
+        assert wait_until(lambda: receiver.requests)
+        process.send(signal.SIGKILL)
+        process.popen.wait()
+    assert Delivery.objects.get().status == "pending"
+    Delivery.objects.update(next_attempt_at=timezone.now())  # the lease runs out
+    drain()
+    assert Delivery.objects.get().status == "succeeded"
+    assert {request.id for request in receiver.requests} == {Event.objects.get().id}
+
+
+# A real django-q2 cluster
+
+
+@pytest.fixture
+def django_q(settings):
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "TASK_BACKEND": DJANGO_Q}
+
+
+def test_cluster_delivers_a_save_at_once_and_a_burst_with_a_handful_of_tasks(
+    subscribe, receiver, django_q
+):
+    subscribe("*")
+    Schedule.objects.all().delete()  # the wakes alone
+    with running(Process("qcluster", TASK_BACKEND=DJANGO_Q)) as (cluster,):
+        assert wait_until(lambda: "ready for work" in cluster.output(), 30)
+        order(number="first")
+        assert wait_until(lambda: len(receiver.requests) == 1, 10)
+        started = time.monotonic()
+        for number in range(300):
+            order(number=number)
+        order(number="last")
+        took = time.monotonic() - started
+        assert wait_until(lambda: len(receiver.requests) == 302, 30), len(receiver.requests)
+        tasks = len(re.findall(r"processing .*django_webhooks", cluster.output()))
+        time.sleep(2 * HOLD_BACK)
+        saved = time.monotonic()
+        order(number="after a pause")
+        assert wait_until(lambda: len(receiver.requests) == 303, 10)
+        assert time.monotonic() - saved < 3
+    assert OrmQ.objects.count() <= 1
+    assert 1 <= tasks <= took + 4, "one wake a second at most"
+
+
+def test_cluster_on_redis_delivers(subscribe, receiver, django_q, redis_broker):
+    subscribe("*")
+    with running(Process("qcluster", TASK_BACKEND=DJANGO_Q, **redis_broker)) as (cluster,):
+        assert wait_until(lambda: "ready for work" in cluster.output(), 30)
+        with running(Process("shell", "-c", SAVE, TASK_BACKEND=DJANGO_Q, **redis_broker)):
+            assert wait_until(lambda: len(receiver.requests) == 1, 20)
+
+
+SAVE = "from tests.shop.models import Order; Order.objects.create(number='1')"
+
+
+@pytest.fixture
+def redis_broker():
+    redis = pytest.importorskip("redis")
+    url = "redis://127.0.0.1:6379/0"
+    try:
+        redis.Redis.from_url(url, socket_connect_timeout=1).ping()
+    except redis.exceptions.RedisError:
+        pytest.skip("no Redis on 127.0.0.1:6379")
+    return {"REDIS_URL": url, "Q_CLUSTER_PREFIX": f"tests-{uuid4().hex[:8]}"}
+
+
+def test_cluster_sends_a_retry_when_it_is_due(subscribe, receiver, django_q):
+    times = []
+
+    def answer(request):
+        times.append(time.monotonic())
+        return 500 if len(times) == 1 else 200
+
+    receiver.answer = answer
+    subscribe("*")
+    Schedule.objects.all().delete()
+    cluster = Process("qcluster", TASK_BACKEND=DJANGO_Q, RETRY_SCHEDULE="5")
+    with running(cluster):
+        assert wait_until(lambda: "ready for work" in cluster.output(), 30)
+        order()
+        assert wait_until(lambda: len(times) == 2, 20)
+    assert 4.9 < times[1] - times[0] < 7.5
+
+
+# The sweep
+
+
+def test_sweep_is_installed_by_migrate_once_and_keeps_a_changed_interval(django_q):
+    Schedule.objects.all().delete()
+    call_command("migrate", verbosity=0)
+    schedule = Schedule.objects.get(name=SWEEP)
+    assert (schedule.schedule_type, schedule.minutes) == (Schedule.MINUTES, 1)
+    Schedule.objects.update(minutes=5)
+    Schedule.objects.create(name=SWEEP, func="doubled")
+    call_command("migrate", verbosity=0)
+    schedule = Schedule.objects.get(name=SWEEP)
+    assert (schedule.minutes, schedule.func) == (5, "django_webhooks.worker.attend")
+
+
+def test_sweep_that_was_renamed_inside_is_updated(django_q):
+    Schedule.objects.filter(name=SWEEP).delete()
+    Schedule.objects.create(name=SWEEP, func="django_webhooks.old", minutes=7)
+    DjangoQBackend().ensure_sweep("default")
+    schedule = Schedule.objects.get(name=SWEEP)
+    assert (schedule.func, schedule.minutes) == ("django_webhooks.worker.attend", 7)
+
+
+# Status and prune
+
+
+def status(*arguments) -> str:
+    out = io.StringIO()
+    call_command("webhooks_status", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_status_tells_the_backlog_and_fails_over_the_lag(subscribe):
+    subscribe("*")
+    order()
+    Event.objects.update(occurred_at=timezone.now() - worker.timedelta(seconds=100))
+    assert re.search(r"events to fan out: +1", status())
+    assert re.search(r"worker seen: +never", status())
+    status("--max-lag", "200")
+    with pytest.raises(CommandError, match="has waited for 100 s") as caught:
+        status("--max-lag", "50")
+    assert caught.value.returncode == 1
+    call_command("webhooks_drain", stdout=io.StringIO())
+    assert re.search(r"worker seen: +\d s ago", status("--max-lag", "1"))
+
+
+def test_prune_follows_the_retention_and_keeps_what_has_not_ended(subscribe, receiver, settings):
+    receiver.answer = lambda request: 500 if b"waits" in request.body else 200
+    subscribe("shop.order.*")
+    order(number="old")
+    order(number="waits")
+    drain()
+    long_ago = timezone.now() - worker.timedelta(days=31)
+    Delivery.objects.filter(status="succeeded").update(completed_at=long_ago)
+    Event.objects.update(occurred_at=long_ago)
+    order(number="new")
+    drain()
+    out = io.StringIO()
+    call_command("webhooks_prune", stdout=out)
+    kept = Event.objects.order_by("id")
+    assert [event.data["number"] for event in kept] == ["waits", "new"]
+    assert "1 succeeded deliveries, 1 events" in out.getvalue()
+    call_command("webhooks_prune", stdout=out)
+    assert "nothing is old enough" in out.getvalue()
+    assert webhook_settings.RETENTION["succeeded"] == 30
