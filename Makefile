@@ -7,10 +7,10 @@ SOURCES := $(shell find django_webhooks -type f -not -name '*.py[co]')
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel clean
+.PHONY: help demo test lint migrations tox wheel clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: .venv-demo/ready ## Run the example: shop, cluster, receiver. ONCE=1 stops after the arrival; RECEIVER_URL=… sends elsewhere.
 	@.venv-demo/bin/python example_project/demo.py $(if $(filter-out 0,$(ONCE)),--once) \
@@ -24,11 +24,17 @@ lint: .venv-lint/ready ## Check style, formatting and types.
 	.venv-lint/bin/ruff format --check .
 	.venv-lint/bin/mypy
 
+migrations: .venv-test/ready ## Check that no migration is missing.
+	.venv-test/bin/python -m django makemigrations --check --dry-run --settings tests.settings
+
+tox: .venv-tox/ready ## Run the tests on the built wheel, for each Python and Django; ARGS=… goes to tox.
+	.venv-tox/bin/tox run $(ARGS)
+
 wheel: .venv-wheel/ready ## Build the wheel into dist/.
 	.venv-wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## Remove all that the targets have made.
-	rm -rf .venv-demo .venv-test .venv-lint .venv-wheel .demo build dist
+	rm -rf .venv-demo .venv-test .venv-lint .venv-wheel .venv-tox .tox .demo build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -54,6 +60,11 @@ clean: ## Remove all that the targets have made.
 
 .venv-wheel/ready:
 	$(call make-venv,$(@D))
+	@touch $@
+
+.venv-tox/ready: tox.ini
+	$(call make-venv,$(@D))
+	$(@D)/bin/python $(PIP_INSTALL) 'tox>=4.22'
 	@touch $@
 
 define make-venv

@@ -171,7 +171,9 @@ class Change:
         self.wanted = listening is not None
 
     def _rows(self, using: str) -> "models.QuerySet[models.Model]":
-        return self.webhook.model._base_manager.using(using).select_related(*self.webhook.relations)
+        rows = self.webhook.model._base_manager.using(using)
+        relations = self.webhook.relations
+        return rows.select_related(*relations) if relations else rows.all()
 
     def _as_saved(
         self, instance: models.Model, update_fields: frozenset[str] | None, using: str

@@ -48,7 +48,8 @@ KINDS: tuple[Kind, ...] = (
     "unknown",
 )
 
-MAX_DEPTH = 32
+MAX_DEPTH = 15
+"""MariaDB stores JSON of up to 31 levels; a group takes two of them, and a list of values one."""
 MAX_NODES = 500
 MAX_FIELD_LENGTH = 255
 MAX_TEXT_LENGTH = 10_000

@@ -42,6 +42,9 @@ KINDS: Sequence[tuple[type[models.Field[Any, Any]], str]] = [
     (models.Field, "text"),
 ]
 
+MAX_DEPTH = 31
+"""Levels of nesting; MariaDB stores no more, and what is sent must not depend on the database."""
+
 FORMATS = {"datetime": "date-time", "date": "date", "time": "time", "uuid": "uuid"}
 
 
@@ -83,7 +86,28 @@ def dump(value: Any) -> str:
 
 def to_json(value: Any) -> Any:
     """`value` as what a receiver reads: dict, list, str, int, float, bool or None."""
-    return json.loads(dump(value))
+    text = dump(value)
+    found = json.loads(text)
+    # Most payloads have fewer brackets than that, and need no walk.
+    if text.count("{") + text.count("[") > MAX_DEPTH and is_deeper(found, MAX_DEPTH):
+        raise PayloadError(
+            f"The payload is nested deeper than {MAX_DEPTH} levels, which MariaDB can't store: "
+            "flatten it."
+        )
+    return found
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether the JSON `value` has more than that many lists and objects inside one another."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [node for node in level if isinstance(node, dict | list)]
+        if not level:
+            return False
+        level = [
+            child for node in level for child in (node.values() if isinstance(node, dict) else node)
+        ]
+    return True
 
 
 def make_body(event_type: str, occurred_at: datetime, data: Any, max_bytes: int) -> str:

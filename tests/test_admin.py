@@ -4,6 +4,7 @@ import html
 import json
 import re
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -541,7 +542,7 @@ def test_redeliver_sends_again_skips_what_is_in_flight_and_says_so(
     flying = Delivery.objects.create(
         event=event,
         subscription=subscription,
-        lease_token="0123456789abcdef0123456789abcdef",
+        lease_token=uuid4(),
         next_attempt_at=timezone.now(),
     )
     assert "in flight" in text_of(admin_client.get(page("delivery_changelist")))

@@ -15,6 +15,7 @@ from django.db.models.signals import post_save
 
 from django_webhooks.exceptions import RegistrationError
 from django_webhooks.models import Event, Rule, Subscription
+from django_webhooks.payloads import MAX_DEPTH
 from django_webhooks.registry import ModelWebhook, register, registry
 from tests.shop.models import (
     Country,
@@ -460,6 +461,24 @@ def test_database_error_while_rendering_does_not_poison_the_transaction(other_we
     assert Event.objects.exclude(error="").count() == 2
 
 
+def nested(levels: int) -> dict:
+    """An object around that many lists, one inside the other."""
+    lists: list = []
+    for _ in range(levels - 1):
+        lists = [lists]
+    return {"x": lists}
+
+
+def test_deepest_payload_is_kept(other_webhook):
+    class OrderWebhook(ModelWebhook):
+        def get_data(self, instance):
+            return nested(MAX_DEPTH - 1)
+
+    other_webhook(OrderWebhook)
+    Order.objects.create(number="E1")
+    assert only_event().error == ""
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -467,6 +486,7 @@ def test_database_error_while_rendering_does_not_poison_the_transaction(other_we
         ({"x": object()}, "JSON"),
         ({"x": "\x00"}, "NUL"),
         ({"x": "\ud800"}, "JSON"),
+        (nested(MAX_DEPTH), "nested deeper than 31 levels"),
         (["no", "dict"], "return a dict"),
         ({"x": "y" * 300_000}, "MAX_PAYLOAD_BYTES"),
     ],

@@ -8,6 +8,8 @@ from django.utils.translation import gettext as _
 from rest_framework import parsers
 from rest_framework.exceptions import ParseError
 
+from django_webhooks.payloads import is_deeper
+
 MAX_DEPTH = 100
 """More than the deepest conditions of a rule in a subscription."""
 
@@ -24,24 +26,11 @@ class JSONParser(parsers.JSONParser):
         try:
             # RFC 8259, 8.1: always UTF-8, whatever charset the content type names.
             data = super().parse(stream, media_type, {"encoding": "utf-8"})
-            _refuse_deep(data)
+            if is_deeper(data, MAX_DEPTH):
+                raise RecursionError
             json.dumps(data, ensure_ascii=False).encode()
         except RecursionError:
             raise ParseError(_("The JSON is nested too deeply: flatten it.")) from None
         except UnicodeEncodeError:
             raise ParseError(_("The JSON has half a surrogate pair: remove it.")) from None
         return data
-
-
-def _refuse_deep(data: Any) -> None:
-    level = [data]
-    for _depth in range(MAX_DEPTH):
-        level = [
-            child
-            for node in level
-            if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
-        if not level:
-            return
-    raise RecursionError
