@@ -20,6 +20,7 @@ from django_webhooks import signals, worker
 from django_webhooks.backends.base import HOLD_BACK
 from django_webhooks.backends.django_q import SWEEP, DjangoQBackend
 from django_webhooks.conf import settings as webhook_settings
+from django_webhooks.management.commands import webhooks_drain
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
 from django_webhooks.outbox import publish
 from django_webhooks.worker import DrainResult, attend, drain
@@ -294,6 +295,30 @@ def test_one_time_is_delivered_once_when_fifty_events_race_in_several_processes(
     assert Delivery.objects.count() == 1
     subscription.refresh_from_db()
     assert subscription.status == "completed"
+
+
+def drain_command(*arguments) -> list[str]:
+    out = io.StringIO()
+    call_command("webhooks_drain", *arguments, stdout=out)
+    return out.getvalue().splitlines()
+
+
+def test_long_drain_shows_its_progress_and_takes_up_where_it_was_stopped(
+    subscribe, receiver, settings, monkeypatch
+):
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "CONCURRENCY": 2}
+    monkeypatch.setattr(webhooks_drain, "TELL_EVERY", 0.2)
+    receiver.answer = lambda request: time.sleep(0.1) or 200
+    subscribe("*")
+    for number in range(20):
+        order(number=number)
+    stopped = drain_command("--max-seconds", "0.3")
+    assert 0 < len(receiver.requests) < 20
+    told = stopped + drain_command()
+    assert len(told) >= 4
+    assert re.match(r"0 events, \d+ attempts", told[-1])
+    assert len(receiver.requests) == 20
+    assert pending() == 0
 
 
 def test_loop_ends_cleanly_on_sigterm_with_what_it_had_begun(subscribe, receiver):

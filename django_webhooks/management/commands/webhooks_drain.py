@@ -1,7 +1,9 @@
 """Deliver what is due: once (for cron), or for ever (a worker beside or instead of a cluster)."""
 
+import math
 import signal
 import threading
+import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from django_webhooks.worker import POLL, DrainResult, drain
 
 SIGN_EVERY = 10.0
 """Seconds after which a loop with nothing to do says that it is alive, for `webhooks_status`."""
+
+TELL_EVERY = 5.0
+"""Seconds after which a long drain tells how far it has come."""
 
 
 class Command(BaseCommand):
@@ -34,7 +39,20 @@ class Command(BaseCommand):
                 self.stdout.write("Delivering webhooks; Ctrl-C or SIGTERM stops.")
                 self._loop(stop, max_seconds)
             else:
-                self._tell(_drain(max_seconds, stop))
+                self._once(stop, max_seconds)
+
+    def _once(self, stop: threading.Event, max_seconds: float | None) -> None:
+        """All that is due, in slices: a long backlog shows progress, and can be interrupted."""
+        ends = time.monotonic() + (math.inf if max_seconds is None else max_seconds)
+        total = DrainResult()
+        while True:
+            began = time.monotonic()
+            slice_ends = min(began + TELL_EVERY, ends)
+            total += _drain(slice_ends - began, stop)
+            self._tell(total)
+            # It came back early because nothing is due any more, or is to end here.
+            if time.monotonic() < slice_ends or slice_ends == ends or stop.is_set():
+                break
 
     def _loop(self, stop: threading.Event, max_seconds: float | None) -> None:
         idle = 0.0
