@@ -7,7 +7,7 @@ SOURCES := $(shell find django_webhooks -type f -not -name '*.py[co]')
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint migrations tox wheel clean
+.PHONY: help demo test lint migrations tox dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,11 +30,12 @@ migrations: .venv-test/ready ## Check that no migration is missing.
 tox: .venv-tox/ready ## Run the tests on the built wheel, for each Python and Django; ARGS=… goes to tox.
 	.venv-tox/bin/tox run $(ARGS)
 
-wheel: .venv-wheel/ready ## Build the wheel into dist/.
-	.venv-wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+dist: .venv-dist/ready ## Build the sdist, and from it the wheel, into dist/.
+	rm -rf dist
+	.venv-dist/bin/python -m build --outdir dist .
 
 clean: ## Remove all that the targets have made.
-	rm -rf .venv-demo .venv-test .venv-lint .venv-wheel .venv-tox .tox .demo build dist
+	rm -rf .venv-demo .venv-test .venv-lint .venv-dist .venv-tox .tox .demo build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -58,8 +59,9 @@ clean: ## Remove all that the targets have made.
 	$(@D)/bin/python $(PIP_INSTALL) --editable . --group test --group lint
 	@touch $@
 
-.venv-wheel/ready:
+.venv-dist/ready:
 	$(call make-venv,$(@D))
+	$(@D)/bin/python $(PIP_INSTALL) 'build>=1.2'
 	@touch $@
 
 .venv-tox/ready: tox.ini
