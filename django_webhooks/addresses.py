@@ -154,7 +154,11 @@ def _parse(url: str) -> Url:
 
 def _check_scheme(scheme: str | None, allow_http: bool) -> None:
     if scheme != "https" and not (scheme == "http" and allow_http):
-        raise UnsafeURL(f"The URL must start with {'http:// or ' * allow_http}https://.")
+        raise UnsafeURL(
+            "The URL must start with http:// or https://."
+            if allow_http
+            else "The URL must start with https://; http:// needs the setting ALLOW_HTTP."
+        )
 
 
 def _check_port(port: int | None) -> None:

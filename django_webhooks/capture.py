@@ -131,7 +131,8 @@ class Change:
             after = self._as_saved(instance, update_fields, using)
             values = self.webhook.render(after, self.before)
             changed = payloads.changed_paths(self.before_values, values) if self.before else []
-            previous = {path: self.before_values.get(path) for path in changed}
+            # Old values have names; data that is no dict has none.
+            previous = {path: self.before_values.get(path) for path in changed if path}
             self._compose(after, values, previous)
 
     def read_deleted(self, using: str) -> None:
@@ -179,7 +180,8 @@ class Change:
         self, instance: models.Model, update_fields: frozenset[str] | None, using: str
     ) -> models.Model:
         """The row as it is after the save, without a query where that can be known."""
-        if self.computed:
+        # Asked again, for the project's own receivers of pre_save come after ours.
+        if self.computed or _has_expression(self.webhook, instance):
             return self._rows(using).get(pk=self.pk)
         if self.before is None:
             return instance

@@ -4,10 +4,11 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import FieldDoesNotExist
-from django.db import router
+from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from django_webhooks import payloads
@@ -21,12 +22,13 @@ TAG = "webhooks"
 
 @register(TAG)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """E001 no dict · E002 wrong value · E003 unknown key · E004, E005 task backend."""
+    """E001 no dict · E002 wrong value · E003 unknown key · E004, E005 task backend · E006 owner
+    model · W024 SQLite."""
     if not settings.is_dict:
         hint = f"Write {NAME} = {{…}} with keys out of: {', '.join(OPTIONS)}."
         return [Error(f"{NAME} must be a dict.", hint=hint, id="django_webhooks.E001")]
     found = [*_wrong_values(), *_unknown_keys()]
-    return found or list(_check_backend())
+    return found or [*_check_owner_model(), *_check_backend(), *_check_databases()]
 
 
 @register(TAG)
@@ -49,11 +51,41 @@ def _wrong_values() -> Iterator[CheckMessage]:
 def _unknown_keys() -> Iterator[CheckMessage]:
     for key in settings.given:
         if key not in OPTIONS:
-            near = difflib.get_close_matches(str(key), OPTIONS, n=1)
+            near = difflib.get_close_matches(str(key).upper(), OPTIONS, n=1)
+            rename = f" or rename it to {near[0]!r}" if near else ""
             yield Error(
                 f"{NAME}[{key!r}] is not a setting.",
-                hint=f"Did you mean {near[0]!r}?" if near else f"Remove the key {key!r}.",
+                hint=f"Remove the key {key!r}{rename}.",
                 id="django_webhooks.E003",
+            )
+
+
+def _check_owner_model() -> Iterator[CheckMessage]:
+    try:
+        apps.get_model(settings.OWNER_MODEL)
+    except LookupError:
+        yield Error(
+            f"{NAME}['OWNER_MODEL'] {settings.OWNER_MODEL!r} is not an installed model.",
+            hint="Let 'OWNER_MODEL' name a model as \"app_label.Model\", with its app in "
+            "INSTALLED_APPS; or remove the key for AUTH_USER_MODEL.",
+            id="django_webhooks.E006",
+        )
+
+
+def _check_databases() -> Iterator[CheckMessage]:
+    """On SQLite a transaction that reads first and then writes fails at once if another wrote."""
+    for alias in outbox_aliases():
+        connection = connections[alias]
+        if connection.vendor != "sqlite" or ":memory:" in str(connection.settings_dict["NAME"]):
+            continue
+        mode = connection.settings_dict["OPTIONS"].get("transaction_mode") or "DEFERRED"
+        if str(mode).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
+            yield Warning(
+                f"The SQLite database {alias!r} is shared by the site and the worker, and one of "
+                "them will now and then fail with “database is locked”.",
+                hint=f'Set DATABASES[{alias!r}]["OPTIONS"] = '
+                '{"transaction_mode": "IMMEDIATE", "timeout": 20}: each takes its turn.',
+                id="django_webhooks.W024",
             )
 
 

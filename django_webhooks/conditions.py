@@ -830,7 +830,10 @@ def _reason(leaf: _Leaf, seen: _Seen, verdict: bool | None) -> str:
     if verdict is None:
         return _("unknown: %s") % _why_unknown(leaf, seen)
     if leaf.operator.looks_back:
-        return _history(seen)
+        history = _history(seen)
+        if verdict or leaf.operator.takes != "scalar_or_null" or not _change(seen)[0]:
+            return history
+        return f"{history}: {_in_words(leaf, _('it'), True)}"
     subject = seen.field if leaf.operator.takes == "flag" else f"{seen.field} {_show(seen.now)}"
     return _in_words(leaf, subject, verdict == leaf.is_negated)
 

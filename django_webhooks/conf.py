@@ -17,6 +17,9 @@ NAME = "DJANGO_WEBHOOKS"
 MAX_TIMEOUT = 30.0
 """Seconds; an exchange never lasts longer, whatever is configured (Standard Webhooks: 15-30 s)."""
 
+MAX_DELAY = 366 * 86400
+"""Seconds between two attempts; who waits for longer than a year does not wait for an answer."""
+
 Network = IPv4Network | IPv6Network
 
 
@@ -42,12 +45,16 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _is_schedule(value: Any) -> bool:
-    return _is_sequence(value) and all(_is_number(delay) and delay >= 0 for delay in value)
+    return _is_sequence(value) and all(
+        _is_number(delay) and 0 <= delay <= MAX_DELAY for delay in value
+    )
 
 
 def _is_network_list(value: Any) -> bool:
     try:
-        return _is_sequence(value) and all(ip_network(item) is not None for item in value)
+        return _is_sequence(value) and all(
+            isinstance(item, str | Network) and ip_network(item) is not None for item in value
+        )
     except (TypeError, ValueError):
         return False
 
@@ -87,7 +94,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "RETRY_SCHEDULE": Option(
         [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
-        "a list of seconds, none negative",
+        "a list of seconds, none negative and none above a year",
         _is_schedule,
     ),
     "TIMEOUT": Option(
@@ -184,8 +191,13 @@ class Settings:
 
     @property
     def OWNER_MODEL(self) -> str:
-        """As `app_label.Model`; read once, when the models are made."""
-        return str(self._get("OWNER_MODEL") or django_settings.AUTH_USER_MODEL)
+        """As `app_label.Model`; read once, when the models are made.
+
+        For a value that a check refuses the default, or no check would ever be run.
+        """
+        value = self._get("OWNER_MODEL")
+        usable = value and OPTIONS["OWNER_MODEL"].is_valid(value)
+        return str(value if usable else django_settings.AUTH_USER_MODEL)
 
     @property
     def CONCURRENCY(self) -> int:

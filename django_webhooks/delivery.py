@@ -11,11 +11,11 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from django_webhooks import __version__, signals, signing
@@ -77,6 +77,14 @@ class Settled:
     retried: int = 0
     failed: int = 0
     stale: int = 0
+
+    def __add__(self, other: "Settled") -> "Settled":
+        return Settled(
+            self.succeeded + other.succeeded,
+            self.retried + other.retried,
+            self.failed + other.failed,
+            self.stale + other.stale,
+        )
 
 
 # Claim
@@ -208,7 +216,18 @@ def _take_slot(subscription: Subscription, using: str) -> timedelta | None:
 
 
 def pack(delivery: Delivery) -> Parcel:
-    """The Delivery as a Parcel: the subscription as it is now, the event's bytes as ever."""
+    """The Delivery as a Parcel: the subscription as it is now, the event's bytes as ever.
+
+    Never raises: a row that can't be read fails its own attempt, and stops no other.
+    """
+    try:
+        return _pack(delivery)
+    except Exception:
+        logger.exception("Delivery %s can't be read.", delivery.pk)
+        return Parcel(delivery, "", {}, (), b"", 0, problem="internal")
+
+
+def _pack(delivery: Delivery) -> Parcel:
     subscription, event = delivery.subscription, delivery.event
     if subscription is None:
         return Parcel(delivery, "", {}, (), b"", 0, problem="cancelled")
@@ -293,7 +312,15 @@ def settle(using: str, outcomes: Sequence[Outcome]) -> Settled:
     """Write what came of the attempts, each only if its lease is still held; then tell."""
     if not outcomes:
         return Settled()
-    ledger = on_contention(partial(_write, using, outcomes), using)
+    try:
+        ledger = on_contention(partial(_write, using, outcomes), using)
+    except DatabaseError:
+        raise
+    except Exception:
+        if len(outcomes) > 1:  # one of them is poison: the others are written without it
+            return sum((settle(using, [each]) for each in outcomes), Settled())
+        logger.exception("The result of delivery %s can't be written.", outcomes[0].delivery.pk)
+        return Settled()  # its lease runs out, which counts as an attempt
     ledger.announce()
     return ledger.counts
 
@@ -419,7 +446,7 @@ def _delay(outcome: Outcome, now: datetime) -> float | None:
     return next_delay(
         outcome.delivery.round,
         settings.RETRY_SCHEDULE,
-        retry_after=parse_retry_after(outcome.exchange.retry_after, timezone.now()),
+        retry_after=parse_retry_after(outcome.exchange.retry_after, datetime.now(UTC)),
         jitter=random.random(),  # noqa: S311
     )
 

@@ -18,6 +18,9 @@ from django.db import models
 from django_webhooks.conf import settings
 from django_webhooks.exceptions import UnreadableSecret
 
+TOKEN_START = "gAAAA"  # noqa: S105
+"""What each Fernet token begins with: version 0x80 and the upper bytes of the time."""
+
 
 class Unreadable:
     """Stands for a value that none of the keys can read; keeps the ciphertext as it was.
@@ -49,7 +52,9 @@ class EncryptedJSONField(models.TextField):  # type: ignore[type-arg]
             return Unreadable(value)
 
     def to_python(self, value: Any) -> Any:
-        return value
+        """Reads the ciphertext of a dump; any other value is the value itself."""
+        is_dumped = isinstance(value, str) and value.startswith(TOKEN_START)
+        return self.from_db_value(value, None, None) if is_dumped else value
 
     def value_to_string(self, obj: models.Model) -> str:
         """For `dumpdata`: the ciphertext, so that a dump holds no secret."""

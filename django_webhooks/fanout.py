@@ -241,6 +241,17 @@ def _explain(rule: Rule, event: Event, facts: conditions.Facts) -> Explanation:
     verdict = conditions.explain(rule.conditions, facts)
     fired = verdict.value is True
     if fired and not event.deliveries.filter(subscription=subscription).exists():
-        reason = _("The conditions hold, but there is no delivery: the subscription is %s now.")
-        return Explanation(rule, False, reason % subscription.get_status_display(), verdict)
+        return Explanation(rule, False, _why_undelivered(subscription, event), verdict)
     return Explanation(rule, fired, verdict.reason or verdict.sentence, verdict)
+
+
+def _why_undelivered(subscription: Subscription, event: Event) -> str:
+    """Why there is no delivery, although the conditions of a rule hold now."""
+    if event.fanned_out_at is None:
+        return _("The conditions hold: a worker will make the delivery.")
+    if subscription.created_at > event.fanned_out_at:
+        return _("The conditions hold, but the subscription was made after this event.")
+    if subscription.status != Subscription.Status.ACTIVE:
+        reason = _("The conditions hold, but there is no delivery: the subscription is %s now.")
+        return reason % subscription.get_status_display()
+    return _("The conditions hold now; the rule was changed, or not active, when it happened.")

@@ -28,6 +28,11 @@ class Health:
     """The age of the oldest Event or Delivery that a worker should have taken."""
     worker_seen_at: datetime | None
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something that a worker should take now."""
+        return bool(self.waiting_events or self.due)
+
 
 def check_health() -> list[Health]:
     """The state of each database that holds the outbox. Raises what the database raises."""

@@ -8,6 +8,8 @@ does, the row is simply due again.
 
 from __future__ import annotations
 
+import logging
+import math
 import secrets
 import time
 import uuid
@@ -36,12 +38,40 @@ from django_webhooks.exceptions import (
 )
 from django_webhooks.registry import MAX_EVENT_TYPE_LENGTH, patterns_of, registry
 
+logger = logging.getLogger("django_webhooks")
+
+LOOK_AGAIN = 60.0
+"""Seconds after which a database without the outbox is looked at again."""
+
 Row = TypeVar("Row", bound=models.Model)
 
 
 def outbox_aliases() -> list[str]:
-    """The databases that hold the outbox, as the project's routers say."""
-    return [alias for alias in connections if router.allow_migrate_model(alias, Event)]
+    """The databases that hold the outbox: the routers allow it, and its tables have been made."""
+    return [alias for alias in connections if holds_outbox(alias)]
+
+
+def holds_outbox(alias: str) -> bool:
+    """Found out once per database; where there is nothing, it is looked again after a while."""
+    if not router.allow_migrate_model(alias, Event):
+        return False
+    if alias == router.db_for_write(Event):
+        return True  # without its tables there, something is wrong, and should be heard of
+    key = alias, str(connections[alias].settings_dict["NAME"])
+    if _looked_at.get(key, 0.0) < time.monotonic():
+        _looked_at[key] = math.inf if _has_tables(alias) else time.monotonic() + LOOK_AGAIN
+    return _looked_at[key] == math.inf
+
+
+def _has_tables(alias: str) -> bool:
+    try:
+        return Event._meta.db_table in connections[alias].introspection.table_names()
+    except Exception:  # it is down, or a test forbids it
+        logger.info("Database %r could not be asked whether it holds the outbox.", alias)
+        return False
+
+
+_looked_at: dict[tuple[str, str], float] = {}
 
 
 class DatabaseNow(Now):
@@ -103,6 +133,11 @@ def subscription_statuses() -> list[tuple[str, Any]]:
     return Subscription.Status.choices
 
 
+def make_secrets(secret: str = "") -> list[dict[str, Any]]:
+    """The one secret of a new subscription, generated if none is given."""
+    return [{"secret": secret or signing.generate_secret(), "expires_at": None}]
+
+
 class SubscriptionQuerySet(OutboxQuerySet["Subscription"]):
     def active(self) -> SubscriptionQuerySet:
         return self.filter(status=Subscription.Status.ACTIVE)
@@ -149,7 +184,7 @@ class Subscription(models.Model):
         blank=True,
         help_text=_('Sent with each request, as in {"Authorization": "Bearer …"}.'),
     )
-    secrets = EncryptedJSONField(default=list, editable=False)
+    secrets = EncryptedJSONField(default=make_secrets, editable=False)
     timeout = models.FloatField(
         _("timeout"),
         null=True,
@@ -180,13 +215,6 @@ class Subscription(models.Model):
     def __repr__(self) -> str:
         return f"<Subscription {self.pk}>"
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if not self.secrets:
-            self.secret = signing.generate_secret()
-            if kwargs.get("update_fields") is not None:
-                kwargs["update_fields"] = {*kwargs["update_fields"], "secrets"}
-        super().save(*args, **kwargs)
-
     def clean(self) -> None:
         """`ValidationError` keyed by field; the URL is normalised (an IDN to its A-label)."""
         problems: dict[str, list[str]] = {}
@@ -205,7 +233,7 @@ class Subscription(models.Model):
             problems["headers"] = [str(error)]
         for name in ("timeout", "max_per_second"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if isinstance(value, int | float) and not value > 0:
                 problems[name] = [str(_("Must be above 0, or empty."))]
         if problems:
             raise ValidationError(problems)
@@ -221,7 +249,7 @@ class Subscription(models.Model):
             signing.decode_secret(value)
         except SecretError as error:
             raise ValidationError({"secret": [str(error)]}) from error
-        self.secrets = [{"secret": value, "expires_at": None}]
+        self.secrets = make_secrets(value)
 
     @property
     def signing_secrets(self) -> list[str]:
@@ -355,7 +383,7 @@ class Rule(models.Model):
         """`ValidationError` keyed by field; for conditions it begins with the path in the tree."""
         problems: dict[str, list[str]] = {}
         try:
-            registry.require_pattern(self.event_type)
+            registry.require_pattern(str(self.event_type))
         except UnknownEventType as error:
             problems["event_type"] = [str(error)]
         try:

@@ -147,8 +147,13 @@ def write(event: Event, using: str, *, listening: bool) -> Event:
 
 def wake_after_commit(using: str) -> None:
     """Wake a worker once this transaction is committed: once, however many ask."""
-    waiting = connections[using].run_on_commit
-    if not any(getattr(function, "func", None) is wake for _, function, *_ in waiting):
+    connection = connections[using]
+    is_asked = any(
+        getattr(function, "func", None) is wake for _, function, *_ in connection.run_on_commit
+    )
+    # The transaction of Django's TestCase never commits: what was asked in it may be over.
+    in_test = any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+    if not is_asked or in_test:
         transaction.on_commit(partial(wake, using), using=using, robust=True)
 
 

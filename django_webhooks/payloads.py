@@ -164,8 +164,10 @@ def read(instance: models.Model, path: Path, before: models.Model | None = None)
     return _value(value, name)
 
 
-def nest(values: Mapping[Path, Any]) -> dict[str, Any]:
-    """`{("customer", "email"): 1}` as `{"customer": {"email": 1}}`."""
+def nest(values: Mapping[Path, Any]) -> Any:
+    """`{("customer", "email"): 1}` as `{"customer": {"email": 1}}`; `{(): 1}` as 1."""
+    if () in values:
+        return values[()]
     tree: dict[str, Any] = {}
     for path, value in values.items():
         branch = tree

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from django_webhooks import payloads
-from django_webhooks.exceptions import PayloadError, RegistrationError, UnknownEventType
+from django_webhooks.exceptions import RegistrationError, UnknownEventType
 from django_webhooks.payloads import Path
 
 APP_LABEL = "django_webhooks"
@@ -53,7 +54,7 @@ class ModelWebhook:
         return None
 
     def get_data(self, instance: Any) -> Any:
-        """What is published: a dict of JSON-able values. Override for full control."""
+        """What is published: any JSON-able value, best a dict. Override for full control."""
         if self.serializer_class is not None:
             return self.serializer_class(instance, context={}).data
         values = {path: payloads.read(instance, path) for path in self.paths}
@@ -91,6 +92,8 @@ class ModelWebhook:
     def render(self, instance: models.Model, before: models.Model | None = None) -> dict[Path, Any]:
         """The JSON values of `instance` by path; by top-level key where `fields` do not rule.
 
+        What is no dict at all is the one value at the empty path.
+
         `before` is the row as it was, whose related objects save queries. Raises whatever the
         project's code raises, and `PayloadError`.
         """
@@ -99,11 +102,7 @@ class ModelWebhook:
             values = [payloads.read(instance, path, before) for path in paths]
             return dict(zip(paths, payloads.to_json(values), strict=True))
         data = payloads.to_json(self.get_data(instance))
-        if not isinstance(data, dict):
-            raise PayloadError(
-                f"{type(self).__name__}.get_data() returned {type(data).__name__}: return a dict."
-            )
-        return {(key,): value for key, value in data.items()}
+        return {(key,): data[key] for key in data} if isinstance(data, dict) else {(): data}
 
     def kinds(self) -> dict[str, str]:
         """The kind of the values at each path, where it is known; for `conditions.Facts`."""
@@ -286,8 +285,8 @@ class Registry:
         name = webhook.model._meta.verbose_name
         return EventType(
             webhook.type_of(action),
-            description=_("A %(model)s was %(action)s.")
-            % {"model": name, "action": _ACTION_WORDS[action]()},
+            description=_("%(model)s was %(action)s.")
+            % {"model": capfirst(name), "action": _ACTION_WORDS[action]()},
             public=webhook.public,
             webhook=webhook,
             action=action,

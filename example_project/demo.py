@@ -61,7 +61,7 @@ def main() -> int:
         print("Stopped.")
         return 0 if demo.shown and not options.once else 130
     except (Failed, OSError) as failure:
-        print(f"\n✗ {failure}\n\n{demo.tails()}", file=sys.stderr)
+        print(f"\n{demo.tails()}\n\n✗ {failure}", file=sys.stderr)
         return 1
     return 0
 

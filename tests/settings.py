@@ -62,7 +62,11 @@ def _database(url: str, name: str) -> dict[str, object]:
         # A file, for several threads and processes share it.
         path = f"{tempfile.gettempdir()}/django_webhooks_{name}_{os.getpid()}.sqlite3"
         config["TEST"] = {"NAME": os.environ.get(f"TEST_SQLITE_{name.upper()}", path)}
-        config["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 30}
+        config["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 30,
+            "init_command": "PRAGMA synchronous=OFF",  # no test pulls the plug
+        }
     else:
         config["TEST"] = {"NAME": f"test_webhooks_{name}"}
     if engine.endswith("mysql"):

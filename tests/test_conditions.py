@@ -738,7 +738,11 @@ def test_each_operator_has_words_for_both_outcomes(op):
         (leaf("changed"), Facts({"x": 1}), "unknown: there is no value before the change"),
         (leaf("changed"), Facts({}, {}), "unknown: x is missing"),
         (leaf("changed"), Facts({"x": 1}, {}), "x did not change"),
-        (leaf("changed_to", 3), Facts({"x": 2}, {"x": 1}), "x changed from 1 to 2"),
+        (
+            leaf("changed_to", 3),
+            Facts({"x": 2}, {"x": 1}),
+            "x changed from 1 to 2: it does not change to 3",
+        ),
         (leaf("changed"), Facts({}, {"x": 1}), "x changed from 1 to nothing"),
         (
             leaf("increased"),

@@ -3,15 +3,19 @@
 import base64
 import json
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from django.core import serializers
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 from standardwebhooks import Webhook
 
 from django_webhooks import __version__, delivery, signals
+from django_webhooks.encryption import encrypt
 from django_webhooks.fanout import fan_out
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import publish_test
@@ -199,6 +203,16 @@ def test_schedule_is_followed_and_then_the_delivery_has_failed(
     assert len(bodies) == 1, "each attempt has the same id and the same bytes"
 
 
+def test_retry_after_is_honoured_without_time_zones(subscribe, receiver, settings):
+    settings.USE_TZ = False
+    receiver.answer = lambda request: (503, {"retry-after": "Wed, 25 Nov 2099 02:35:20 GMT"}, b"")
+    subscribe("shop.order.*")
+    order()
+    drain()
+    assert only().lease_token is None
+    assert only().next_attempt_at > datetime.now() + timedelta(hours=23)  # noqa: DTZ005
+
+
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_honoured(subscribe, receiver, form):
     until = timezone.now() + timedelta(seconds=600)
@@ -302,6 +316,56 @@ def test_lost_key_fails_the_attempt_and_never_sends_unsigned(subscribe, receiver
     assert receiver.requests == []
     assert Attempt.objects.get().error == "secret_unavailable"
     assert only().status == "pending"
+
+
+def test_broken_row_fails_its_own_attempt_and_stops_no_other(subscribe, receiver, caplog):
+    broken = subscribe("shop.order.*", name="broken")
+    subscribe("shop.order.*", url=f"{receiver.url}/healthy")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE django_webhooks_subscription SET secrets = %s WHERE name = 'broken'",
+            [encrypt("no list of secrets")],
+        )
+    order()
+    drain()
+    assert [request.path for request in receiver.requests] == ["/hook/healthy"]
+    assert Attempt.objects.get(delivery__subscription=broken).error == "internal"
+    assert not Delivery.objects.filter(lease_token__isnull=False).exists()
+
+
+def test_result_that_cannot_be_written_holds_up_no_other(subscribe, receiver, configure):
+    configure(RETRY_SCHEDULE=[1e300])  # a check refuses it
+    receiver.answer = lambda request: 200 if "healthy" in request.path else 500
+    subscribe("shop.order.*", name="failing")
+    subscribe("shop.order.*", name="healthy", url=f"{receiver.url}/healthy")
+    order()
+    drain()
+    assert Delivery.objects.get(subscription__name="healthy").status == "succeeded"
+
+
+def test_dumped_subscription_is_loaded_whole(subscribe, tmp_path):
+    subscription = subscribe("*", headers={"X-Shop": "tea"})
+    secret = subscription.secret
+    dump = str(tmp_path / "dump.json")
+    call_command("dumpdata", "django_webhooks", output=dump)
+    assert secret not in Path(dump).read_text()
+    Subscription.objects.all().delete()
+    call_command("loaddata", dump, verbosity=0)
+    loaded = Subscription.objects.get()
+    assert (loaded.secret, loaded.headers) == (secret, {"X-Shop": "tea"})
+
+
+def test_subscriptions_made_in_bulk_have_secrets_of_their_own():
+    Subscription.objects.bulk_create(Subscription(url="https://example.com/") for _ in range(2))
+    assert len({each.secret for each in Subscription.objects.all()}) == 2
+
+
+@pytest.mark.parametrize("field", ["timeout", "max_per_second"])
+def test_limit_that_is_no_number_is_refused_under_its_name(field):
+    subscription = Subscription(url="https://example.com/", **{field: "abc"})
+    with pytest.raises(ValidationError) as caught:
+        subscription.full_clean()
+    assert list(caught.value.message_dict) == [field]
 
 
 def test_rotated_django_key_still_reads_the_secret(subscribe, receiver, settings):

@@ -1,8 +1,9 @@
 """The docs can't rot: what is named is documented, what is documented is so, and examples run.
 
-How a block of a page is run is said by what stands before it or in its info string:
+How a block of a page is run is said by what stands before it or in its first line:
 
-* `title="shop/webhooks.py"`: a file; the tutorial's are written, those of receivers are started.
+* A comment in its first line that names a file, `# shop/webhooks.py`: the tutorial's are written,
+  those of receivers are started.
 * `<!-- run -->` on the line above: executed with the models of `tests.shop` as `shop.models`.
 """
 
@@ -46,7 +47,7 @@ PACKAGE = Path(django_webhooks.__file__).parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 
 FENCE = re.compile(
-    r"^(?P<marks>(<!--[^\n]*-->\n)*)(?P<indent> *)```(?P<language>\w+)(?P<info>[^\n]*)\n"
+    r"^(?P<marks>(<!--[^\n]*-->\n)*)(?P<indent> *)```(?P<language>\w+)\n"
     r"(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -77,7 +78,7 @@ def read(path: str) -> str:
 def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text()
     for found in FENCE.finditer(text):
-        title = re.search(r'title="([^"]*)"', found["info"])
+        title = re.match(r"(?:#|//) (.*)\n", found["code"])
         yield Block(
             page,
             text[: found.start("code")].count("\n"),
@@ -453,7 +454,7 @@ def test_django_receiver_of_the_docs(rf, settings, monkeypatch):
 class Reader:
     """Someone who follows the tutorial: writes its files, runs its commands, watches terminals."""
 
-    SKIPPED = re.compile(r"mkdir |pip |python -m venv|.*(createsuperuser|runserver)")
+    SKIPPED = re.compile(r"mkdir |pip |python3 -m venv|.*(createsuperuser|runserver)")
     LEFT_RUNNING = ("webhooks_listen", "qcluster")
 
     def __init__(self, directory: Path, terminals: ExitStack) -> None:

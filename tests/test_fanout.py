@@ -7,6 +7,8 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db.models import F
+from django.utils import timezone
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -298,6 +300,30 @@ def test_explain_tells_of_other_owners_and_other_types(users):
     assert "another owner" in found["theirs"].reason
     assert "shop.item.created" in found["items"].reason
     assert found["fires"].fired
+
+
+def test_explain_tells_why_what_fits_was_not_delivered():
+    listen("shop.order.created", name="fired")
+    Order.objects.create(number="1")
+    later = listen("shop.order.created", name="later")
+    assert "a worker will make the delivery" in explain(Event.objects.get())[0].reason
+    fan_out("default")
+    Subscription.objects.filter(pk=later.pk).update(created_at=timezone.now())
+    listen("shop.order.created", name="changed")
+    Subscription.objects.filter(name="changed").update(created_at=Event.objects.get().occurred_at)
+    Subscription.objects.create(
+        name="paused", url="https://example.com/", status="paused"
+    ).rules.create(event_type="shop.order.created")
+    Subscription.objects.filter(name="paused").update(created_at=Event.objects.get().occurred_at)
+    Event.objects.update(fanned_out_at=F("occurred_at"))
+    found = {each.rule.subscription.name: each for each in explain(Event.objects.get())}
+    assert found["fired"].fired
+    Delivery.objects.filter(subscription=later).delete()
+    found = {each.rule.subscription.name: each for each in explain(Event.objects.get())}
+    assert "was made after this event" in found["later"].reason
+    assert "is paused now" in found["paused"].reason
+    assert "the rule was changed" in found["changed"].reason
+    assert not found["later"].fired
 
 
 def test_explain_command_says_the_same():

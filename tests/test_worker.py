@@ -13,10 +13,11 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from django_webhooks import signals, worker
+from django_webhooks import models, signals, worker
 from django_webhooks.backends.base import HOLD_BACK
 from django_webhooks.backends.django_q import SWEEP, DjangoQBackend
 from django_webhooks.conf import settings as webhook_settings
@@ -130,6 +131,25 @@ def test_drain_that_is_cut_short_gives_back_what_it_has_not_begun(
     assert leased.count() == 1, "the one that was being sent keeps its lease"
     assert Delivery.objects.filter(lease_token=None, attempt_count=0).count() == 1
     release.set()
+
+
+def test_database_without_the_outbox_is_left_alone_until_it_has_one(
+    subscribe, receiver, monkeypatch, caplog
+):
+    monkeypatch.setattr(models, "_looked_at", {})
+    with monkeypatch.context() as without:
+        without.setattr(connections["other"].introspection, "table_names", list)
+        assert models.outbox_aliases() == ["default"]
+    subscribe("*")
+    order()
+    with CaptureQueriesContext(connections["other"]) as queries:
+        drain()
+    assert len(receiver.requests) == 1
+    assert len(queries) == 0, "it is not asked each time"
+    assert not caplog.records
+    monkeypatch.setattr(models, "LOOK_AGAIN", 0)
+    models._looked_at.clear()
+    assert models.outbox_aliases() == ["default", "other"]
 
 
 # attend()

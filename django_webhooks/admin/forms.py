@@ -84,7 +84,8 @@ class SubscriptionForm(ModelErrorsForm):
 
     class Meta:
         model = Subscription
-        fields = ["name", "url", "owner", "mode", "headers", "timeout", "max_per_second"]
+        # Without `owner`, which the admin adds: a wrong OWNER_MODEL must get as far as its check.
+        fields = ["name", "url", "mode", "headers", "timeout", "max_per_second"]
         widgets = {
             "url": AdminTextInputWidget(
                 attrs={"class": "vLargeTextField", "inputmode": "url", "spellcheck": "false"}

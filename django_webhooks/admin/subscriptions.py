@@ -194,8 +194,10 @@ class SubscriptionAdmin(PageActionsAdmin):
         active = [each for each in queryset if each.status == Status.ACTIVE]
         changed = self._change_status(request, active, Subscription.pause, gettext("Paused."))
         text = ngettext(
-            "%(count)d subscription is paused: nothing is sent until it is resumed.",
-            "%(count)d subscriptions are paused: nothing is sent until they are resumed.",
+            "%(count)d subscription is paused. What is due waits until it is resumed; what happens "
+            "meanwhile is not sent later.",
+            "%(count)d subscriptions are paused. What is due waits until they are resumed; what "
+            "happens meanwhile is not sent later.",
             changed,
         )
         self._tell(request, text, changed, gettext("No active subscription was chosen."))

@@ -37,7 +37,11 @@ class Command(BaseCommand):
     def _show(self, each: Explanation) -> None:
         self.stdout.write(f"\n{each.rule.subscription} ({each.rule.subscription_id})")
         self.stdout.write(f"  {'fired' if each.fired else 'did not fire'}: {each.rule}")
-        if each.verdict is None or not each.fired:
+        is_said_below = each.verdict is not None and each.reason in (
+            each.verdict.reason,
+            each.verdict.sentence,
+        )
+        if not is_said_below:
             self.stdout.write(f"  {each.reason}")
         if each.verdict is not None:
             self._show_verdict(each.verdict, "  ")

@@ -56,15 +56,19 @@ class Command(BaseCommand):
                 self.send_response(status)
                 self.send_header("content-length", "0")
                 self.end_headers()
-                command.show(dict(self.headers.items()), body, secrets or _known_secrets())
+                line = f"{self.log_date_time_string()} {self.requestline}"
+                command.show(line, dict(self.headers.items()), body, secrets or _known_secrets())
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Said by `show()`."""
 
         return Handler
 
-    def show(self, headers: dict[str, str], body: bytes, secrets: list[str]) -> None:
-        lines = [f"\n{name}: {value}" for name, value in headers.items() if name.lower() != "host"]
+    def show(
+        self, first_line: str, headers: dict[str, str], body: bytes, secrets: list[str]
+    ) -> None:
+        lines = [f"\n{first_line}"]
+        lines += [f"\n{name}: {value}" for name, value in headers.items() if name.lower() != "host"]
         try:
             signing.verify(secrets, headers, body)
             verdict = self.style.SUCCESS("✓ the signature holds")

@@ -47,7 +47,7 @@ class Command(BaseCommand):
             "in flight": health.in_flight,
             "failed in 24 h": health.failed_today,
             "disabled subscriptions": health.disabled,
-            "oldest due": f"{health.lag.total_seconds():.0f} s",
+            "oldest due": f"{health.lag.total_seconds():.0f} s" if health.is_behind else "-",
             "worker seen": seen,
         }
         for name, value in rows.items():
