@@ -1,15 +1,13 @@
-"""Claim, send, settle: a due Delivery becomes one request, and its result is written down.
+"""Send and settle: a claimed Delivery becomes one request, and its result is written down.
 
-Claim and settle are short transactions on the drain's thread. Send runs on many threads at once,
-touches no database, and holds no transaction.
+Send runs on many threads at once, touches no database, and holds no transaction. Settle is one
+short transaction on the drain's thread, and writes only what its lease still allows.
 """
 
 import logging
 import random
 import time
-import uuid
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,24 +21,25 @@ from django_webhooks.conf import MAX_TIMEOUT, settings
 from django_webhooks.encryption import Unreadable
 from django_webhooks.exceptions import UnreadableSecret
 from django_webhooks.models import Attempt, Delivery, Subscription
-from django_webhooks.retries import next_delay, on_contention, parse_retry_after
+from django_webhooks.retries import (
+    MAX_RETRY_AFTER,
+    OPEN_AFTER,
+    hold,
+    next_delay,
+    on_contention,
+    parse_retry_after,
+)
 from django_webhooks.transport import Exchange, Request, Transport, check_headers
 
 logger = logging.getLogger("django_webhooks")
-
-LEASE = timedelta(seconds=2 * MAX_TIMEOUT + 30)
-"""Time to wait for a thread, to send, and to write the result."""
-
-PER_SUBSCRIPTION = 4
-"""Requests to one subscription at a time, so that a slow endpoint leaves threads to others."""
-
-LOOKS = 4
-"""How often a worker that always comes too late looks for other work before it waits."""
 
 FINAL_ERRORS = frozenset({"blocked"})
 """Trying again would change nothing until a person has."""
 
 GONE = 410
+BUSY = (429, 503)
+"""Statuses whose `Retry-After` is meant for the whole endpoint (RFC 6585, RFC 9110 15.6.4)."""
+
 MASKED = "••••••"
 
 
@@ -85,131 +84,6 @@ class Settled:
             self.failed + other.failed,
             self.stale + other.stale,
         )
-
-
-# Claim
-
-
-def claim(using: str, limit: int, in_flight: Mapping[Any, int]) -> list[Delivery]:
-    """Take up to `limit` due Deliveries, leased to this worker and each counted as an attempt.
-
-    `in_flight` counts what this worker has under way by subscription: those with
-    `PER_SUBSCRIPTION` get no more.
-    """
-    token = uuid.uuid4()
-    if not on_contention(partial(_lease, using, token, limit, in_flight), using):
-        return []
-    claimed = Delivery.objects.using(using).held_by(token).select_related("event", "subscription")
-    sendable = [each for each in claimed if not _given_up(each, using)]
-    return _within_rate(sendable, using)
-
-
-def _lease(using: str, token: uuid.UUID, limit: int, in_flight: Mapping[Any, int]) -> int:
-    """Look, then take by one conditional UPDATE: whoever else looked at the same rows gets none.
-
-    So it needs no lock and no transaction, and is the same on every database. Who comes too late
-    looks again, further down the queue.
-    """
-    rows = Delivery.objects.using(using)
-    full = [key for key, count in in_flight.items() if count >= PER_SUBSCRIPTION]
-    due = rows.due().exclude(subscription_id__in=full).order_by("next_attempt_at", "id").with_now()
-    columns = ("pk", "subscription_id", "lease_token", "attempt_count", "now")
-    for window in range(1, LOOKS + 1):
-        candidates = list(due.values(*columns)[: limit * 4 * window])
-        if window > 1:
-            random.shuffle(candidates)
-        chosen = _fairly(candidates, limit, in_flight)
-        if not chosen:
-            return 0
-        ids = [row["pk"] for row in chosen]
-        taken = rows.filter(pk__in=ids).lease(token, chosen[0]["now"] + LEASE)
-        if taken:
-            _record_abandoned([row for row in chosen if row["lease_token"]], token, using)
-            return taken
-    return 0
-
-
-def _fairly(
-    candidates: Iterable[dict[str, Any]], limit: int, in_flight: Mapping[Any, int]
-) -> list[dict[str, Any]]:
-    counts = Counter(in_flight)
-    chosen: list[dict[str, Any]] = []
-    for row in candidates:
-        if counts[row["subscription_id"]] < PER_SUBSCRIPTION and len(chosen) < limit:
-            counts[row["subscription_id"]] += 1
-            chosen.append(row)
-    return chosen
-
-
-def _record_abandoned(rows: Sequence[dict[str, Any]], token: uuid.UUID, using: str) -> None:
-    """A lease that ran out was an attempt, too, and perhaps a request: it is shown as one."""
-    if not rows:
-        return
-    ours = set(Delivery.objects.using(using).held_by(token).values_list("pk", flat=True))
-    Attempt.objects.using(using).bulk_create(
-        Attempt(
-            delivery_id=row["pk"],
-            number=row["attempt_count"],
-            started_at=row["now"] - LEASE,
-            error="abandoned",
-            detail="The worker that had begun it never wrote its result.",
-        )
-        for row in rows
-        if row["pk"] in ours
-    )
-
-
-def _given_up(delivery: Delivery, using: str) -> bool:
-    """Ends a delivery whose last attempt was abandoned: perhaps it is what kills the worker."""
-    if delivery.round <= len(settings.RETRY_SCHEDULE) + 1:
-        return False
-    rows = Delivery.objects.using(using).filter(pk=delivery.pk, lease_token=delivery.lease_token)
-    rows.update(attempt_count=delivery.attempt_count - 1)
-    reason = "Given up: the last attempt was begun and its worker never reported back."
-    if rows.complete(Delivery.Status.FAILED, timezone.now(), reason):
-        delivery.refresh_from_db()
-        signals.delivery_failed.send_robust(sender=Delivery, delivery=delivery, attempt=None)
-    return True
-
-
-def _within_rate(claimed: list[Delivery], using: str) -> list[Delivery]:
-    """What `max_per_second` lets through now; the rest is put back for its turn."""
-    kept = []
-    for delivery in claimed:
-        subscription = delivery.subscription
-        if subscription is None or not subscription.max_per_second:
-            kept.append(delivery)
-            continue
-        wait = _take_slot(subscription, using)
-        if wait is None:
-            kept.append(delivery)
-        else:
-            rows = Delivery.objects.using(using).filter(
-                pk=delivery.pk, lease_token=delivery.lease_token
-            )
-            rows.release(wait)
-    return kept
-
-
-def _take_slot(subscription: Subscription, using: str) -> timedelta | None:
-    """None when it is this subscription's turn, else how long to wait; one turn per 1/rate."""
-    rows = Subscription.objects.using(using)
-    turn = timedelta(seconds=1 / (subscription.max_per_second or 1))
-
-    def take() -> timedelta | None:
-        with transaction.atomic(using=using):
-            row = rows.lock([subscription.pk]).with_now().first()
-            if row is None:  # another worker is taking its turn
-                return turn
-            if row.next_slot_at is not None and row.next_slot_at > row.now:
-                wait: timedelta = row.next_slot_at - row.now
-                return wait
-            # A turn that came a little late is not lost, or the rate would never be reached.
-            start = max(row.next_slot_at or row.now, row.now - turn)
-            rows.filter(pk=row.pk).update(next_slot_at=start + turn)
-        return None
-
-    return on_contention(take, using)
 
 
 # Send
@@ -265,11 +139,13 @@ def send(parcel: Parcel, transport: Transport) -> Outcome:
     """One request, signed now. Never raises: whatever goes wrong is an Outcome."""
     started_at = timezone.now()
     headers: dict[str, str] = {}
+    custom: dict[str, str] = {}
     try:
         if parcel.problem:
             exchange = _unsent(parcel.problem)
         else:
             check_headers(parcel.headers)  # the row may be older than the rule
+            custom = dict.fromkeys(parcel.headers, MASKED)
             headers = standard_headers(parcel, int(time.time()))
             exchange = transport.send(
                 Request(parcel.url, {**parcel.headers, **headers}, parcel.body, parcel.timeout)
@@ -279,8 +155,7 @@ def send(parcel: Parcel, transport: Transport) -> Outcome:
     except Exception as error:
         logger.exception("A delivery could not be sent.")
         exchange = _unsent("internal", type(error).__name__)
-    shown = {**dict.fromkeys(parcel.headers, MASKED), **headers}
-    return Outcome(parcel.delivery, exchange, started_at, shown, parcel.url)
+    return Outcome(parcel.delivery, exchange, started_at, {**custom, **headers}, parcel.url)
 
 
 def _unsent(error: str, detail: str = "") -> Exchange:
@@ -374,29 +249,31 @@ def _write(using: str, outcomes: Sequence[Outcome]) -> _Ledger:
     rows = Delivery.objects.using(using)
     with transaction.atomic(using=using):
         locked = rows.lock([each.delivery.pk for each in outcomes]).with_now()
-        held = {
-            (pk, token): now for pk, token, now in locked.values_list("pk", "lease_token", "now")
+        found = {
+            pk: (token, now) for pk, token, now in locked.values_list("pk", "lease_token", "now")
         }
+        # What was deleted while it was sent has no row to which an attempt could belong.
+        told = [each for each in outcomes if each.delivery.pk in found]
         attempts = [
-            _attempt(each, (each.delivery.pk, each.delivery.lease_token) not in held)
-            for each in outcomes
+            _attempt(each, stale=found[each.delivery.pk][0] != each.delivery.lease_token)
+            for each in told
         ]
         Attempt.objects.using(using).bulk_create(attempts)
         current = [
             (outcome, attempt)
-            for outcome, attempt in zip(outcomes, attempts, strict=True)
+            for outcome, attempt in zip(told, attempts, strict=True)
             if not attempt.stale
         ]
         ledger.counts.stale = len(outcomes) - len(current)
         if current:
-            now = next(iter(held.values()))
+            now = next(now for _, now in found.values())
             _write_succeeded(using, current, now, ledger)
             _write_failed(using, current, now, ledger)
             _write_health(using, current, now, ledger)
     return ledger
 
 
-def _attempt(outcome: Outcome, stale: bool) -> Attempt:
+def _attempt(outcome: Outcome, *, stale: bool) -> Attempt:
     exchange = outcome.exchange
     return Attempt(
         delivery=outcome.delivery,
@@ -470,42 +347,62 @@ def _complete(
 
 
 def _write_health(using: str, current: Current, now: datetime, ledger: _Ledger) -> None:
-    """Since when an endpoint does nothing but fail; disabled when gone, or after too long."""
-    succeeded = _subscriptions(outcome for outcome, attempt in current if not attempt.error)
-    failed = _subscriptions(outcome for outcome, attempt in current if attempt.error)
-    gone = _subscriptions(o for o, attempt in current if attempt.status_code == GONE)
-    subscriptions = Subscription.objects.using(using)
-    # As they were when claimed: a healthy subscription's row is not touched at all.
-    recovered = [each.pk for each in succeeded.values() if each.failing_since is not None]
-    if recovered:
-        subscriptions.filter(pk__in=recovered).update(failing_since=None)
-    begun = [each.pk for each in failed.values() if each.failing_since is None]
-    begun = [pk for pk in begun if pk not in succeeded]
-    if begun:
-        subscriptions.filter(pk__in=begun, failing_since__isnull=True).update(failing_since=now)
-    long_failing = failed.keys() - succeeded.keys() - gone.keys() - set(begun)
-    if long_failing and settings.DISABLE_AFTER is not None:
-        since = now - timedelta(seconds=settings.DISABLE_AFTER)
-        for subscription in subscriptions.active().filter(
-            pk__in=long_failing, failing_since__lte=since
-        ):
-            subscription.disable(
-                f"Nothing but failures since {subscription.failing_since:%Y-%m-%d %H:%M} UTC."
-            )
-            ledger.disabled.append(subscription)
-    for subscription in subscriptions.filter(pk__in=gone.keys()).exclude(
-        status=Subscription.Status.DISABLED
-    ):
+    """How the endpoints do; in one order, so that two workers never wait for each other."""
+    by_subscription: dict[Subscription, list[tuple[Outcome, Attempt]]] = {}
+    for outcome, attempt in current:
+        if outcome.delivery.subscription is not None:
+            by_subscription.setdefault(outcome.delivery.subscription, []).append((outcome, attempt))
+    for subscription in sorted(by_subscription, key=lambda each: each.pk):
+        results = by_subscription[subscription]
+        row = Subscription.objects.using(using).filter(pk=subscription.pk)
+        if any(attempt.status_code == GONE for _, attempt in results):
+            _disable_gone(row, using, ledger)
+        elif any(not attempt.error for _, attempt in results):
+            # As it was when claimed: the row of one that does well is not touched at all.
+            if subscription.failure_count or subscription.failing_since:
+                row.update(failing_since=None, failure_count=0, held_until=None)
+        else:
+            _note_failures(row, results, now, ledger)
+
+
+def _note_failures(row: Any, results: Current, now: datetime, ledger: _Ledger) -> None:
+    """Nothing but failures: count them, hold the endpoint back, and at last disable it."""
+    subscription = row.first()
+    if subscription is None:
+        return
+    # A retry keeps to its own schedule, so it counts only as the probe that it is.
+    fresh = sum(1 for outcome, _ in results if subscription.is_open or outcome.delivery.round == 1)
+    failures = subscription.failure_count + fresh
+    since = subscription.failing_since or now
+    holds = [subscription.held_until] if subscription.held_until else []
+    if failures >= OPEN_AFTER and fresh:
+        holds = [now + timedelta(seconds=hold(failures, random.random()))]  # noqa: S311
+    holds += [now + timedelta(seconds=each) for each in map(_asked_to_wait, results) if each]
+    row.update(failing_since=since, failure_count=failures, held_until=max(holds, default=None))
+    limit = settings.DISABLE_AFTER
+    if limit is None or now - since < timedelta(seconds=limit):
+        return
+    reason = f"Nothing but failures since {since:%Y-%m-%d %H:%M} UTC."
+    if subscription.disable(reason, only_from=[Subscription.Status.ACTIVE]):
+        ledger.disabled.append(subscription)
+
+
+def _asked_to_wait(result: tuple[Outcome, Attempt]) -> float | None:
+    """Seconds for which an endpoint that has too much to do wants no request at all."""
+    outcome, attempt = result
+    if attempt.status_code not in BUSY:
+        return None
+    asked = parse_retry_after(outcome.exchange.retry_after, datetime.now(UTC))
+    return asked and min(asked, MAX_RETRY_AFTER)
+
+
+def _disable_gone(row: Any, using: str, ledger: _Ledger) -> None:
+    for subscription in row.exclude(status=Subscription.Status.DISABLED):
         subscription.disable("The endpoint answered 410 Gone.")
         Delivery.objects.using(using).filter(subscription=subscription).cancel(
             "The endpoint answered 410 Gone to another delivery."
         )
         ledger.disabled.append(subscription)
-
-
-def _subscriptions(outcomes: Iterable[Outcome]) -> dict[uuid.UUID, Subscription]:
-    found = (outcome.delivery.subscription for outcome in outcomes)
-    return {each.pk: each for each in found if each is not None}
 
 
 def describe(attempt: Attempt) -> str:

@@ -13,8 +13,9 @@ import math
 import secrets
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from django.apps import apps
@@ -37,6 +38,7 @@ from django_webhooks.exceptions import (
     UnsafeURL,
 )
 from django_webhooks.registry import MAX_EVENT_TYPE_LENGTH, patterns_of, registry
+from django_webhooks.retries import OPEN_AFTER, on_contention
 
 logger = logging.getLogger("django_webhooks")
 
@@ -133,6 +135,17 @@ def subscription_statuses() -> list[tuple[str, Any]]:
     return Subscription.Status.choices
 
 
+WORKERS_FIELDS = (
+    "status",
+    "disabled_reason",
+    "next_slot_at",
+    "failing_since",
+    "failure_count",
+    "held_until",
+)
+"""Columns that a worker may have written since a row was read."""
+
+
 def make_secrets(secret: str = "") -> list[dict[str, Any]]:
     """The one secret of a new subscription, generated if none is given."""
     return [{"secret": secret or signing.generate_secret(), "expires_at": None}]
@@ -141,6 +154,11 @@ def make_secrets(secret: str = "") -> list[dict[str, Any]]:
 class SubscriptionQuerySet(OutboxQuerySet["Subscription"]):
     def active(self) -> SubscriptionQuerySet:
         return self.filter(status=Subscription.Status.ACTIVE)
+
+    def held_back(self) -> SubscriptionQuerySet:
+        """Those that may have no request right now, by their rate or their failures."""
+        now = database_now(self.db)
+        return self.filter(models.Q(held_until__gt=now) | models.Q(next_slot_at__gt=now))
 
     def owned_by(self, owner: Any) -> SubscriptionQuerySet:
         """Only this owner's. `None` is nobody: an empty set."""
@@ -198,8 +216,12 @@ class Subscription(models.Model):
     next_slot_at = models.DateTimeField(null=True, editable=False)
     disabled_reason = models.CharField(_("disabled because"), max_length=500, blank=True)
     failing_since = models.DateTimeField(_("failing since"), null=True, editable=False)
+    failure_count = models.PositiveIntegerField(_("failures in a row"), default=0, editable=False)
+    held_until = models.DateTimeField(_("held back until"), null=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
+
+    _remembered: Mapping[str, Any] = {}
 
     objects = SubscriptionQuerySet.as_manager()
 
@@ -214,6 +236,19 @@ class Subscription(models.Model):
 
     def __repr__(self) -> str:
         return f"<Subscription {self.pk}>"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Columns that the worker writes are left alone, unless they were changed here.
+
+        Or whoever renames a one-time subscription would make it active again.
+        """
+        if not args and not self._state.adding and not set(kwargs) - {"using"}:
+            known = self._remembered.items()
+            untouched = {name for name, value in known if getattr(self, name) == value}
+            names = {field.name for field in self._meta.concrete_fields if not field.primary_key}
+            kwargs["update_fields"] = names - untouched - self.get_deferred_fields()
+        super().save(*args, **kwargs)
+        self._remember()
 
     def clean(self) -> None:
         """`ValidationError` keyed by field; the URL is normalised (an IDN to its A-label)."""
@@ -237,6 +272,21 @@ class Subscription(models.Model):
                 problems[name] = [str(_("Must be above 0, or empty."))]
         if problems:
             raise ValidationError(problems)
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Subscription:
+        subscription = super().from_db(*args, **kwargs)
+        subscription._remember()
+        return subscription
+
+    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
+        super().refresh_from_db(*args, **kwargs)
+        self._remember()
+
+    def _remember(self) -> None:
+        """What the columns of the worker hold, as far as is known here."""
+        known = self.__dict__
+        self._remembered = {name: known[name] for name in WORKERS_FIELDS if name in known}
 
     @property
     def secret(self) -> str:
@@ -289,30 +339,49 @@ class Subscription(models.Model):
             self.secrets[1]["expires_at"], tz=timezone.get_default_timezone()
         )
 
-    # Changes of status
+    @property
+    def is_open(self) -> bool:
+        """Whether its endpoint has failed so often that it gets one probe at a time."""
+        return self.failure_count >= OPEN_AFTER
 
-    def pause(self) -> None:
+    # Changes of status: each says whether there was one
+
+    def pause(self) -> bool:
         """Nothing is sent, and no new Event is matched, until `resume()`. What is due waits."""
-        self._change_status(self.Status.PAUSED, only_from=[self.Status.ACTIVE])
+        return self._change_status(self.Status.PAUSED, [self.Status.ACTIVE])
 
-    def resume(self) -> None:
-        """Active again, from whatever status; what waited becomes due as it was."""
-        self._change_status(self.Status.ACTIVE, failing_since=None)
+    def resume(self) -> bool:
+        """Active again after a pause, or once what disabled it is mended; what waited is due.
 
-    def disable(self, reason: str) -> None:
+        A one-time subscription that has had its delivery is completed again.
+        """
+        using = router.db_for_write(Subscription, instance=self)
+        had = Delivery.objects.using(using).filter(subscription=self).exclude(matched="")
+        fired = self.mode == self.Mode.ONE_TIME and had.exists()
+        return self._change_status(
+            self.Status.COMPLETED if fired else self.Status.ACTIVE,
+            [self.Status.PAUSED, self.Status.DISABLED],
+            failing_since=None,
+            failure_count=0,
+            held_until=None,
+        )
+
+    def disable(self, reason: str, only_from: Sequence[str] = ()) -> bool:
         """Stopped because of `reason`; what is due waits for a person to resume or cancel it."""
-        self._change_status(self.Status.DISABLED, disabled_reason=reason[:500])
+        return self._change_status(self.Status.DISABLED, only_from, disabled_reason=reason[:500])
 
-    def _change_status(
-        self, status: str, only_from: Iterable[str] | None = None, **changes: Any
-    ) -> None:
+    def _change_status(self, status: str, only_from: Sequence[str], **changes: Any) -> bool:
         changes = {"disabled_reason": "", **changes, "status": status, "updated_at": timezone.now()}
-        rows = Subscription.objects.using(self._state.db).filter(pk=self.pk)
-        if only_from is not None:
+        using = router.db_for_write(Subscription, instance=self)
+        rows = Subscription.objects.using(using).filter(pk=self.pk)
+        if only_from:
             rows = rows.filter(status__in=only_from)
-        if rows.update(**changes):
-            for name, value in changes.items():
-                setattr(self, name, value)
+        if not on_contention(partial(rows.update, **changes), using):
+            return False
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self._remember()
+        return True
 
 
 @receiver(models.signals.pre_delete, sender=Subscription)
@@ -492,13 +561,10 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
 
     def sendable(self) -> DeliveryQuerySet:
         """Pending, and nothing about the subscription holds them back."""
-        # A subquery and not a join: a lock on these rows must not lock the subscriptions, too.
         return self.pending().filter(
-            subscription__in=Subscription.objects.using(self.db).filter(
-                status__in=(
-                    Subscription.Status.ACTIVE,
-                    Subscription.Status.COMPLETED,  # its one delivery is still to be made
-                )
+            subscription__status__in=(
+                Subscription.Status.ACTIVE,
+                Subscription.Status.COMPLETED,  # its one delivery is still to be made
             )
         )
 
@@ -519,12 +585,18 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
             lease_token=token, next_attempt_at=until, attempt_count=models.F("attempt_count") + 1
         )
 
-    def release(self, wait: timedelta = timedelta(0)) -> int:
-        """Give back what was leased and not started: due after `wait`, the attempt not counted."""
-        return self.in_flight().update(
-            lease_token=None,
-            next_attempt_at=database_now(self.db, plus=wait),
-            attempt_count=models.F("attempt_count") - 1,
+    def release(self, tokens: Iterable[uuid.UUID | None], wait: timedelta = timedelta(0)) -> int:
+        """Give back what was leased with one of `tokens` and not started: due after `wait`, the
+        attempt not counted."""
+        held = [token for token in tokens if token is not None]
+        return (
+            self.in_flight()
+            .filter(lease_token__in=held)
+            .update(
+                lease_token=None,
+                next_attempt_at=database_now(self.db, plus=wait),
+                attempt_count=models.F("attempt_count") - 1,
+            )
         )
 
     def complete(self, status: str, now: datetime, reason: str = "") -> int:
@@ -651,41 +723,42 @@ class WatchQuerySet(models.QuerySet["Watch"]):
 
     def take(self, token: uuid.UUID, held: timedelta, linger: timedelta) -> bool:
         """Become the drain that lingers, unless another is alive."""
-        now = timezone.now()
         self.get_or_create(name=Watch.DRAIN)
-        free = models.Q(holder__isnull=True) | models.Q(held_until__lt=now)
+        free = models.Q(holder__isnull=True) | models.Q(held_until__lt=self._in())
         return bool(
             self.filter(free, name=Watch.DRAIN).update(
-                holder=token, held_until=now + held, linger_until=now + linger, seen_at=now
+                holder=token,
+                held_until=self._in(held),
+                linger_until=self._in(linger),
+                seen_at=self._in(),
             )
         )
 
     def prolong(self, linger: timedelta) -> bool:
         """Ask the drain that lingers to do so for longer. False if there is none."""
-        now = timezone.now()
-        return bool(
-            self.filter(name=Watch.DRAIN, holder__isnull=False, held_until__gte=now).update(
-                linger_until=now + linger, seen_at=now
-            )
-        )
+        alive = self.filter(name=Watch.DRAIN, holder__isnull=False, held_until__gte=self._in())
+        return bool(alive.update(linger_until=self._in(linger), seen_at=self._in()))
 
     def keep(self, token: uuid.UUID, held: timedelta) -> bool:
         """Still alive. False if another has taken over."""
-        now = timezone.now()
-        return bool(
-            self.filter(name=Watch.DRAIN, holder=token).update(held_until=now + held, seen_at=now)
-        )
+        mine = self.filter(name=Watch.DRAIN, holder=token)
+        return bool(mine.update(held_until=self._in(held), seen_at=self._in()))
 
     def sign(self) -> None:
         """A worker that does not linger has been here."""
-        self.update_or_create(name=Watch.DRAIN, defaults={"seen_at": timezone.now()})
+        if not self.filter(name=Watch.DRAIN).update(seen_at=self._in()):
+            self.get_or_create(name=Watch.DRAIN)
 
     def leave(self, token: uuid.UUID, *, anyway: bool = False) -> bool:
         """Stop lingering, unless someone has prolonged it."""
         rows = self.filter(name=Watch.DRAIN, holder=token)
         if not anyway:
-            rows = rows.filter(linger_until__lte=timezone.now())
+            rows = rows.filter(linger_until__lte=self._in())
         return bool(rows.update(holder=None))
+
+    def _in(self, time: timedelta = timedelta(0)) -> Any:
+        """By the database's clock, for those who meet here may be of different hosts."""
+        return database_now(self.db, plus=time)
 
 
 class Watch(models.Model):

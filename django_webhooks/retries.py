@@ -16,6 +16,12 @@ JITTER = 0.2
 MAX_RETRY_AFTER = 86400.0
 """Seconds; a receiver can't put a delivery off for longer than a day."""
 
+OPEN_AFTER = 5
+"""Failures in a row after which an endpoint is held back, whatever is due to it."""
+
+FIRST_HOLD, LONGEST_HOLD = 5.0, 3600.0
+"""Seconds for which it is held back at first, and at the most."""
+
 Result = TypeVar("Result")
 
 
@@ -31,6 +37,15 @@ def next_delay(
         return None
     scheduled = schedule[attempt - 1] * (1 + JITTER * jitter)
     return max(scheduled, min(retry_after or 0.0, MAX_RETRY_AFTER))
+
+
+def hold(failures: int, jitter: float) -> float:
+    """Seconds until an endpoint is tried again that has failed so often: doubled each time.
+
+    `jitter` is a random number from 0 to 1.
+    """
+    times = min(max(failures - OPEN_AFTER, 0), 30)  # 2**30 s is beyond the longest
+    return float(min(FIRST_HOLD * 2**times, LONGEST_HOLD) * (1 + JITTER * jitter))
 
 
 def parse_retry_after(value: str, now: datetime) -> float | None:

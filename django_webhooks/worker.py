@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -18,21 +18,31 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import connections
+from django.db.models import Exists, OuterRef
 from django.db.transaction import TransactionManagementError
 
 from django_webhooks import delivery
 from django_webhooks.backends import get_backend
 from django_webhooks.backends.base import HOLD_BACK
+from django_webhooks.claim import Claimed, Claimer, pace
 from django_webhooks.conf import settings
 from django_webhooks.delivery import Outcome, Settled
 from django_webhooks.fanout import fan_out
-from django_webhooks.models import Delivery, Event, Watch, outbox_aliases
+from django_webhooks.models import (
+    Delivery,
+    Event,
+    Subscription,
+    Watch,
+    database_now,
+    outbox_aliases,
+)
 from django_webhooks.transport import Transport
 
 logger = logging.getLogger("django_webhooks")
 
-BUDGET = 30.0
-"""Seconds after which a task claims nothing more; below django-q2's default `retry` of 60."""
+BUDGET = 20.0
+"""Seconds after which a task begins nothing more; with the longest exchange (30) that is below
+django-q2's default `retry` of 60, after which the task would be run a second time."""
 
 LINGER = timedelta(seconds=2 * HOLD_BACK)
 """How long a task waits for more: longer than a process holds its wakes back."""
@@ -46,8 +56,16 @@ HELD = timedelta(seconds=5)
 POLL = 0.1
 """Seconds between two looks of a lingering task."""
 
-CLAIM_AHEAD = 2
-"""Deliveries claimed per thread: one that it sends, one that waits for it."""
+STALE = 1.0
+"""Seconds for which a claimed Delivery may wait for a thread: then it is given back, for its
+subscription may have been changed."""
+
+RECENT = 0.2
+"""Seconds: as many requests as came back within this time are claimed ahead of a free thread."""
+
+PATIENCE = timedelta(seconds=0.25)
+"""How long a drain waits for the turn of a subscription with a rate, if nothing else is due.
+Slower ones are left to those that come again: a task that lingers, a loop, the sweep."""
 
 
 @dataclass
@@ -65,9 +83,12 @@ class DrainResult:
     """Deliveries given up."""
     stale: int = 0
     """Results that came after another worker had taken over."""
+    broken: int = 0
+    """Databases that could not be drained; the log tells why."""
 
     def __bool__(self) -> bool:
-        return any(asdict(self).values())
+        """Whether anything was done."""
+        return any(count for name, count in asdict(self).items() if name != "broken")
 
     def __add__(self, other: "DrainResult") -> "DrainResult":
         mine, its = asdict(self), asdict(other)
@@ -81,13 +102,18 @@ class DrainResult:
         self.attempts += settled.succeeded + settled.retried + settled.failed + settled.stale
 
 
-def drain(max_seconds: float | None = None, *, stop: threading.Event | None = None) -> DrainResult:
+def drain(
+    max_seconds: float | None = None,
+    *,
+    stop: threading.Event | None = None,
+    using: str | None = None,
+) -> DrainResult:
     """Do all that is due, in every database that holds the outbox; what was done, in numbers.
 
     After `max_seconds` nothing more is begun (what is under way is finished: at most `TIMEOUT`
-    seconds more), and also once `stop` is set. Raises `TransactionManagementError` inside a
-    transaction, for no request may wait for a lock, and no lock for a request. A database that
-    is down is logged and harms no other.
+    seconds more), and also once `stop` is set. With `using` only that database is drained.
+    Raises `TransactionManagementError` inside a transaction, for no request may wait for a lock,
+    and no lock for a request. A database that is down is logged and harms no other.
     """
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
 
@@ -95,14 +121,14 @@ def drain(max_seconds: float | None = None, *, stop: threading.Event | None = No
         late = deadline is not None and time.monotonic() >= deadline
         return late or (stop is not None and stop.is_set())
 
-    aliases = outbox_aliases()
-    for using in aliases:
-        _refuse_in_transaction(using)
+    aliases = outbox_aliases() if using is None else [using]
+    for each in aliases:
+        _refuse_in_transaction(each)
     if getattr(_draining, "now", False):  # a signal's receiver saved something: we see it anyway
         return DrainResult()
     _draining.now = True
     try:
-        return sum((_drain(using, out_of_time) for using in aliases), DrainResult())
+        return sum((_drain(each, out_of_time) for each in aliases), DrainResult())
     finally:
         _draining.now = False
 
@@ -140,11 +166,15 @@ def _attend(deadline: float) -> DrainResult:
             if watch.prolong(LINGER):
                 return result
             continue
+        asked_for_more = False
         try:
             result += _linger(watch, token, left)
         finally:
             # Also when it was cut short: then whoever comes next need not wait for `HELD`.
-            watch.leave(token, anyway=True)
+            asked_for_more = not watch.leave(token) and watch.leave(token, anyway=True)
+        if asked_for_more and not left():
+            _wake_again()  # whose wakes are held back relies on somebody who lingers
+            return result
         more = drain(left())  # what came between the last look and the leaving
         result += more
         if not more:
@@ -167,7 +197,7 @@ def _linger(watch: Any, token: uuid.UUID, left: Callable[[], float]) -> DrainRes
         if found or now >= next_sign:
             if not watch.keep(token, HELD):
                 break  # thought dead, and replaced
-            next_sign, retry_at = now + 1.0, now + _seconds_to_near_retry()
+            next_sign, retry_at = now + 1.0, now + seconds_to_near_work()
         if not found:
             if now >= retry_at and watch.leave(token):
                 break
@@ -184,7 +214,16 @@ def _drain(using: str, out_of_time: Callable[[], bool]) -> DrainResult:
             "The outbox in database %r could not be drained; it is tried again.", using
         )
         connections[using].close_if_unusable_or_obsolete()
-        return DrainResult()
+        return DrainResult(broken=1)
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A Delivery that a thread sends, or will send."""
+
+    delivery: Delivery
+    since: float
+    """Seconds of the monotonic clock."""
 
 
 class Pipeline:
@@ -193,8 +232,10 @@ class Pipeline:
     def __init__(self, using: str) -> None:
         self.using = using
         self.result = DrainResult()
-        self.under_way: dict[Future[Outcome], Delivery] = {}
-        self.threads = settings.CONCURRENCY
+        self.under_way: dict[Future[Outcome], UnderWay] = {}
+        self.places = settings.CONCURRENCY
+        self._claimer = Claimer(using, self.places)
+        self._came_back: deque[float] = deque(maxlen=self.places)
         self._pool: ThreadPoolExecutor | None = None
         self._transport: Transport | None = None
         self._closing = ExitStack()
@@ -205,6 +246,7 @@ class Pipeline:
     def __exit__(self, *error: object) -> None:
         """Also after a time-out: no thread is waited for, what was not begun is given back."""
         try:
+            self._settle([self._take(each) for each in list(self.under_way) if each.done()])
             self._give_back()
         finally:
             self._closing.close()
@@ -214,32 +256,43 @@ class Pipeline:
             events = fan_out(self.using)
             claimed = self._claim()
             self.result.events += events
-            if not (events or claimed or self.under_way):
-                break
+            if not (events or claimed.taken or self.under_way):
+                if claimed.wait is None or claimed.wait > PATIENCE:
+                    break
+                time.sleep(min(claimed.wait.total_seconds(), POLL))
+                continue
             self._settle(self._wait())
+            self._give_back(waiting_for=STALE)
+        self._give_back()
         while self.under_way:
             self._settle(self._wait())
         return self.result
 
-    def _claim(self) -> int:
-        room = self.threads * CLAIM_AHEAD - len(self.under_way)
-        if room < self.threads:  # claiming by ones and twos costs as many queries as by dozens
-            return 0
-        busy = Counter(each.subscription_id for each in self.under_way.values())
-        claimed = delivery.claim(self.using, room, busy)
-        for each in claimed:
+    def _claim(self) -> Claimed:
+        free = self.places - len(self.under_way)
+        recently = time.monotonic() - RECENT
+        wanted = free + sum(1 for moment in self._came_back if moment > recently)
+        # Claiming by ones and twos costs as many queries as by dozens.
+        if wanted <= 0 or (self.under_way and wanted < self.places // 4):
+            return Claimed()
+        flying = [each.delivery for each in self.under_way.values()]
+        claimed = self._claimer.claim(wanted, flying)
+        for each in claimed.deliveries:
             pool, transport = self._engine()
-            parcel = delivery.pack(each)
-            self.under_way[pool.submit(delivery.send, parcel, transport)] = each
-        return len(claimed)
+            future = pool.submit(delivery.send, delivery.pack(each), transport)
+            self.under_way[future] = UnderWay(each, time.monotonic())
+        return claimed
 
     def _wait(self) -> list[Outcome]:
         done, _ = wait(self.under_way, timeout=POLL, return_when=FIRST_COMPLETED)
         return [self._take(future) for future in done]
 
     def _take(self, future: "Future[Outcome]") -> Outcome:
-        del self.under_way[future]
-        return future.result()
+        sent = self.under_way.pop(future).delivery
+        outcome = future.result()
+        self._came_back.append(time.monotonic())
+        pace.note(sent.subscription_id, outcome.exchange.error, self.places)
+        return outcome
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         self.result.count(delivery.settle(self.using, outcomes))
@@ -247,20 +300,20 @@ class Pipeline:
     def _engine(self) -> tuple[ThreadPoolExecutor, Transport]:
         """Threads and connections, made only when there is something to send."""
         if self._pool is None or self._transport is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="webhooks")
+            self._pool = ThreadPoolExecutor(self.places, thread_name_prefix="webhooks")
             self._transport = delivery.make_transport()
             self._closing.callback(self._transport.close)
             self._closing.callback(self._pool.shutdown, wait=False, cancel_futures=True)
         return self._pool, self._transport
 
-    def _give_back(self) -> None:
-        """Settle what has come back, release what has not begun; a lease covers the rest."""
-        if not self.under_way:
-            return
-        done = [self._take(future) for future in list(self.under_way) if future.done()]
-        unbegun = [each.pk for future, each in self.under_way.items() if future.cancel()]
-        self._settle(done)
-        Delivery.objects.using(self.using).filter(pk__in=unbegun).release()
+    def _give_back(self, *, waiting_for: float = 0.0) -> None:
+        """Release what no thread has begun; a lease covers what is being sent."""
+        until = time.monotonic() - waiting_for
+        unbegun = [future for future, each in self.under_way.items() if each.since <= until]
+        back = [self.under_way.pop(each).delivery for each in unbegun if each.cancel()]
+        if back:
+            rows = Delivery.objects.using(self.using).filter(pk__in=[each.pk for each in back])
+            rows.release([each.lease_token for each in back])
 
 
 def _refuse_in_transaction(using: str) -> None:
@@ -272,23 +325,25 @@ def _refuse_in_transaction(using: str) -> None:
         )
 
 
-def _seconds_to_near_retry() -> float:
-    """How long until the next retry, if it is near; 0 if none is."""
+def seconds_to_near_work() -> float:
+    """How long until a retry is due, or a subscription may be asked again; 0 if not near."""
     waits = [wait for wait in map(_wait_of, outbox_aliases()) if wait is not None and wait <= NEAR]
     return min(waits, default=timedelta(0)).total_seconds()
 
 
 def _wait_of(using: str) -> timedelta | None:
-    row = (
-        Delivery.objects.using(using)
-        .sendable()
-        .filter(lease_token__isnull=True, next_attempt_at__isnull=False)
-        .order_by("next_attempt_at")
-        .with_now()
-        .values("next_attempt_at", "now")
-        .first()
-    )
-    return row["next_attempt_at"] - row["now"] if row else None
+    """Until the next retry, or until a subscription that is held back may be asked again."""
+    deliveries, now = Delivery.objects.using(using).sendable(), database_now(using)
+    later = deliveries.filter(next_attempt_at__gt=now, lease_token__isnull=True)
+    retries = later.order_by("next_attempt_at").with_now().values_list("next_attempt_at", "now")
+    due = deliveries.due().filter(subscription=OuterRef("pk"))
+    held = Subscription.objects.using(using).held_back().filter(Exists(due)).with_now()
+    waits = [moment - now for moment, now in retries[:1]]
+    waits += [
+        max(moment for moment in moments if moment is not None) - now
+        for *moments, now in held.values_list("held_until", "next_slot_at", "now")
+    ]
+    return min(waits, default=None)
 
 
 def _is_work_left() -> bool:
@@ -308,4 +363,4 @@ def _wake_again() -> None:
         logger.exception("No worker could be woken for what is left; the next sweep takes it.")
 
 
-__all__ = ["DrainResult", "attend", "drain"]
+__all__ = ["DrainResult", "attend", "drain", "seconds_to_near_work"]

@@ -14,11 +14,11 @@ from django.db import connection
 from django.utils import timezone
 from standardwebhooks import Webhook
 
-from django_webhooks import __version__, delivery, signals
+from django_webhooks import __version__, signals
 from django_webhooks.encryption import encrypt
-from django_webhooks.fanout import fan_out
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import publish_test
+from django_webhooks.retries import OPEN_AFTER
 from django_webhooks.signing import generate_secret
 from django_webhooks.worker import drain
 from tests.shop.models import Order
@@ -463,60 +463,102 @@ def test_rate_of_a_subscription_is_kept(subscribe, receiver):
     assert set(Delivery.objects.values_list("attempt_count", flat=True)) == {1}
 
 
-# Leases
+def test_what_was_deleted_while_it_was_sent_holds_up_no_other(subscribe, receiver):
+    def answer(request):
+        if b'"erased"' in request.body:
+            Event.objects.filter(pk=request.id).delete()
+            connection.close()  # this thread's
+        return 200
 
-
-def test_expired_lease_is_taken_over_and_the_late_result_is_discarded(subscribe, receiver):
+    receiver.answer = answer
     subscribe("*")
+    order(number="kept")
+    order(number="erased")
+    assert drain().stale == 1
+    assert only().status == "succeeded"
+    assert Attempt.objects.count() == 1
+
+
+@pytest.mark.parametrize("headers", [7, [{}], "x", {"a": 1}])
+def test_headers_that_are_none_fail_their_own_attempt(subscribe, receiver, headers):
+    broken = subscribe("*")
+    subscribe("*", url=f"{receiver.url}/healthy")
+    Subscription.objects.filter(pk=broken.pk).update(headers=headers)
     order()
-    fan_out("default")
-    (late,) = delivery.claim("default", 10, {})
-    assert delivery.claim("default", 10, {}) == [], "leased"
-    Delivery.objects.update(next_attempt_at=timezone.now())  # the lease runs out
-    (second,) = delivery.claim("default", 10, {})
-    transport = delivery.make_transport()
-    outcome = delivery.send(delivery.pack(second), transport)
-    assert delivery.settle("default", [outcome]).succeeded == 1
-    receiver.answer = lambda request: 500
-    outcome = delivery.send(delivery.pack(late), transport)
-    assert delivery.settle("default", [outcome]).stale == 1
-    transport.close()
-    found = only()
-    assert (found.status, found.attempt_count) == ("succeeded", 2)
-    assert [(a.number, a.error, a.stale) for a in found.attempts.order_by("id")] == [
-        (1, "abandoned", False),
-        (2, "", False),
-        (1, "status", True),
-    ]
+    drain()
+    assert [request.path for request in receiver.requests] == ["/hook/healthy"]
+    assert Attempt.objects.get(delivery__subscription=broken).error == "headers"
 
 
-def test_delivery_that_kills_its_worker_ends_as_failed(subscribe, configure, heard):
-    configure(RETRY_SCHEDULE=[0])
-    subscribe("*")
-    order()
-    fan_out("default")
-    for _ in range(2):
-        assert len(delivery.claim("default", 10, {})) == 1
-        Delivery.objects.update(next_attempt_at=timezone.now())  # dead; the lease runs out
-    assert delivery.claim("default", 10, {}) == []
-    found = only()
-    assert (found.status, found.attempt_count) == ("failed", 2)
-    assert "never reported back" in found.reason
-    assert heard == [("delivery_failed", "failed")]
+# How an endpoint does
 
 
-def test_claim_leaves_room_for_other_subscriptions(subscribe):
-    subscribe("*", name="flood")
+def fail_all(receiver, status=500, headers=None):
+    receiver.answer = lambda request: (status, headers or {}, b"")
+
+
+def test_endpoint_that_keeps_failing_is_held_back_without_using_up_attempts(subscribe, receiver):
+    fail_all(receiver)
+    subscription = subscribe("*")
+    for number in range(30):
+        order(number=number)
+    drain()
+    assert OPEN_AFTER <= len(receiver.requests) < 10
+    waiting = Delivery.objects.filter(attempt_count=0)
+    assert waiting.count() == 30 - len(receiver.requests)
+    assert set(waiting.values_list("status", flat=True)) == {"pending"}
+    subscription.refresh_from_db()
+    assert subscription.is_open
+    assert subscription.held_until > timezone.now()
+
+
+def test_endpoint_that_is_held_back_gets_one_probe_and_all_the_rest_once_it_answers(
+    subscribe, receiver
+):
+    fail_all(receiver)
+    subscription = subscribe("*")
     for number in range(20):
         order(number=number)
-    fan_out("default")
-    subscribe("*", name="quiet")
-    order(number="last")
-    fan_out("default")
-    claimed = delivery.claim("default", 16, {})
-    names = [each.subscription.name for each in claimed]
-    assert names.count("flood") == delivery.PER_SUBSCRIPTION
-    assert names.count("quiet") == 1
+    drain()
+    sent = len(receiver.requests)
+    hold = Subscription.objects.get().held_until
+    Subscription.objects.update(held_until=timezone.now())
+    drain()
+    assert len(receiver.requests) == sent + 1, "one probe"
+    subscription.refresh_from_db()
+    assert subscription.held_until - timezone.now() > hold - timezone.now(), "held for longer"
+    receiver.answer = lambda request: 200
+    Subscription.objects.update(held_until=timezone.now())
+    drain()
+    subscription.refresh_from_db()
+    assert not subscription.is_open
+    assert subscription.held_until is None
+    assert not Delivery.objects.filter(attempt_count=0).exists()
+
+
+def test_retries_of_one_delivery_keep_to_its_schedule(subscribe, receiver, configure):
+    configure(RETRY_SCHEDULE=[0] * 9)
+    fail_all(receiver)
+    subscribe("*")
+    order()
+    drain()
+    assert (only().status, only().attempt_count) == ("failed", 10)
+
+
+@pytest.mark.parametrize(("status", "holds"), [(429, True), (503, True), (500, False)])
+def test_endpoint_that_asks_for_time_is_left_alone(subscribe, receiver, status, holds):
+    fail_all(receiver, status, {"retry-after": "500"})
+    subscription = subscribe("*")
+    order()
+    drain()
+    subscription.refresh_from_db()
+    if holds:
+        assert 490 < (subscription.held_until - timezone.now()).total_seconds() <= 500
+    else:
+        assert subscription.held_until is None
+    order(number="next")
+    drain()
+    assert len(receiver.requests) == (1 if holds else 2)
 
 
 # Nothing secret

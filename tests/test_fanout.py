@@ -130,6 +130,29 @@ def test_one_time_fires_on_the_first_match_only_and_is_completed():
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_one_time_that_is_renamed_in_code_stays_completed():
+    subscription = listen("shop.order.created", mode="one_time")
+    read_before = Subscription.objects.get()
+    Order.objects.create(number="1")
+    fan_out("default")
+    for stale in (subscription, read_before):
+        stale.name = "renamed"
+        stale.save()
+        assert Subscription.objects.get().status == "completed"
+    assert Subscription.objects.get().name == "renamed"
+
+
+def test_one_time_that_is_resumed_is_not_delivered_twice():
+    subscription = listen("shop.order.created", mode="one_time")
+    Order.objects.create(number="1")
+    fan_out("default")
+    subscription.refresh_from_db()
+    assert not subscription.resume(), "it is neither paused nor disabled"
+    subscription.disable("it was broken")
+    assert subscription.resume()
+    assert Subscription.objects.get().status == "completed"
+
+
 def test_one_time_is_delivered_although_it_is_completed(subscribe, receiver):
     subscribe("shop.order.created", mode="one_time")
     Order.objects.create(number="1")

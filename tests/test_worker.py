@@ -107,6 +107,17 @@ def test_immediate_backend_delivers_on_commit(subscribe, receiver, settings):
     assert len(receiver.requests) == 1
 
 
+def test_immediate_backend_drains_its_own_database_alone(subscribe, receiver, settings):
+    settings.DJANGO_WEBHOOKS = {
+        **settings.DJANGO_WEBHOOKS,
+        "TASK_BACKEND": "django_webhooks.backends.immediate.ImmediateBackend",
+    }
+    subscribe("*")
+    with transaction.atomic(using="other"), transaction.atomic(using="default"):
+        order()
+    assert len(receiver.requests) == 1
+
+
 def test_drain_that_is_cut_short_gives_back_what_it_has_not_begun(
     subscribe, receiver, settings, monkeypatch
 ):
@@ -167,6 +178,31 @@ def test_attend_lingers_for_longer_than_wakes_are_held_back(subscribe, receiver,
     thread.join()
     assert result["succeeded"] == 1, "what came while it lingered is sent by the same task"
     assert 0.7 < took < 3
+
+
+def test_wake_that_came_to_a_task_at_its_end_is_handed_on(subscribe, receiver, monkeypatch):
+    """Whose wakes are held back relies on somebody who lingers: the budget must not end that."""
+    monkeypatch.setattr(worker, "BUDGET", 1.5)
+    woken = []
+    monkeypatch.setattr(worker, "_wake_again", lambda: woken.append(time.monotonic()))
+    thread = threading.Thread(target=lambda: (attend(), connections.close_all()))
+    thread.start()
+    assert wait_until(lambda: Watch.objects.filter(holder__isnull=False).exists(), 5)
+    time.sleep(1)
+    assert attend()["attempts"] == 0, "it only prolonged the other"
+    thread.join()
+    assert len(woken) == 1
+
+
+def test_task_that_dies_on_a_host_with_another_clock_is_replaced_in_time(monkeypatch):
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has no clock and no second host")
+    ahead = timezone.now() + worker.timedelta(hours=1)
+    with monkeypatch.context() as other_host:
+        other_host.setattr(models.timezone, "now", lambda: ahead)
+        assert Watch.objects.take(uuid4(), worker.timedelta(seconds=0.2), worker.LINGER)
+    time.sleep(0.3)
+    assert Watch.objects.take(uuid4(), worker.HELD, worker.LINGER)
 
 
 def test_only_one_task_lingers(monkeypatch):
@@ -352,6 +388,36 @@ def test_loop_ends_cleanly_on_sigterm_with_what_it_had_begun(subscribe, receiver
         assert process.popen.wait(10) == 0
         assert "Stopped" in process.output()
     assert Delivery.objects.get().status == "succeeded"
+
+
+def test_loop_outlives_a_database_that_goes_away(subscribe, receiver):
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL can refuse connections to one database")
+    subscribe("*")
+    database = connection.ops.quote_name(connection.settings_dict["NAME"])
+    with running(Process("webhooks_drain", "--loop")) as (process,):
+        order()
+        assert wait_until(lambda: len(receiver.requests) == 1)
+        connections["default"].close()
+        with connections["other"].cursor() as cursor:
+            cursor.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                [connection.settings_dict["NAME"]],
+            )
+            time.sleep(3)
+            cursor.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
+        order()
+        assert wait_until(lambda: len(receiver.requests) == 2)
+        assert process.output().count("could not be drained") < 10, "not a traceback each 0.1 s"
+
+
+def test_idle_loop_writes_next_to_nothing(subscribe, monkeypatch):
+    monkeypatch.setattr(webhooks_drain, "SIGN_EVERY", 60)
+    with CaptureQueriesContext(connection) as queries:
+        drain_command("--loop", "--max-seconds", "1")
+    writes = [each["sql"] for each in queries if not each["sql"].startswith("SELECT")]
+    assert len(writes) <= 6, writes
 
 
 def test_killed_worker_delays_by_its_lease_and_loses_nothing(subscribe, receiver):

@@ -151,8 +151,9 @@ class SubscriptionAdmin(PageActionsAdmin):
         return gettext("Set. Until %s the old one signs, too.") % expires_at
 
     def get_page_actions(self, request: HttpRequest, obj: Subscription) -> Sequence[str]:
-        senseless = "resume" if obj.status == Status.ACTIVE else "pause"
-        return [name for name in self.page_actions if name != senseless]
+        verbs = {Status.ACTIVE: "pause", Status.PAUSED: "resume", Status.DISABLED: "resume"}
+        offered = verbs.get(Status(obj.status))
+        return [each for each in self.page_actions if each not in {*verbs.values()} - {offered}]
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -204,14 +205,14 @@ class SubscriptionAdmin(PageActionsAdmin):
 
     @admin.action(description=_("Resume"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        stopped = [each for each in queryset if each.status != Status.ACTIVE]
+        stopped = [each for each in queryset if each.status in (Status.PAUSED, Status.DISABLED)]
         changed = self._change_status(request, stopped, Subscription.resume, gettext("Resumed."))
         text = ngettext(
             "%(count)d subscription is active again.",
             "%(count)d subscriptions are active again.",
             changed,
         )
-        self._tell(request, text, changed, gettext("Those chosen are active already."))
+        self._tell(request, text, changed, gettext("None of those chosen is paused or disabled."))
 
     @admin.action(description=_("Rotate the secret"), permissions=["change"])
     def rotate_secret(
@@ -254,14 +255,12 @@ class SubscriptionAdmin(PageActionsAdmin):
         self,
         request: HttpRequest,
         subscriptions: Iterable[Subscription],
-        verb: Callable[[Subscription], None],
+        verb: Callable[[Subscription], bool],
         message: str,
     ) -> int:
         changed = 0
         for subscription in subscriptions:
-            before = subscription.status
-            verb(subscription)
-            if subscription.status != before:
+            if verb(subscription):
                 self.log_change(request, subscription, message)
                 changed += 1
         return changed

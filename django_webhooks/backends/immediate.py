@@ -9,4 +9,4 @@ class ImmediateBackend(BaseTaskBackend):
     """Whoever saves waits for the requests; retries need `webhooks_drain`, too."""
 
     def wake(self, using: str) -> None:
-        import_string("django_webhooks.worker.drain")()
+        import_string("django_webhooks.worker.drain")(using=using)

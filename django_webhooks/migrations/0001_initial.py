@@ -115,6 +115,8 @@ class Migration(migrations.Migration):
                 ('next_slot_at', models.DateTimeField(editable=False, null=True)),
                 ('disabled_reason', models.CharField(blank=True, max_length=500, verbose_name='disabled because')),
                 ('failing_since', models.DateTimeField(editable=False, null=True, verbose_name='failing since')),
+                ('failure_count', models.PositiveIntegerField(default=0, editable=False, verbose_name='failures in a row')),
+                ('held_until', models.DateTimeField(editable=False, null=True, verbose_name='held back until')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('updated_at', models.DateTimeField(auto_now=True, verbose_name='changed')),
                 ('owner', models.ForeignKey(blank=True, help_text="Receives only this owner's events, and public ones. Empty: all events.", null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.OWNER_MODEL, verbose_name='owner')),

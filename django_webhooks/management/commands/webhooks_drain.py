@@ -1,5 +1,6 @@
 """Deliver what is due: once (for cron), or for ever (a worker beside or instead of a cluster)."""
 
+import logging
 import math
 import signal
 import threading
@@ -10,13 +11,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.db import close_old_connections
+from django.db import DatabaseError, close_old_connections, connections
 
 from django_webhooks.models import Watch, outbox_aliases
-from django_webhooks.worker import POLL, DrainResult, drain
+from django_webhooks.worker import POLL, DrainResult, drain, seconds_to_near_work
+
+logger = logging.getLogger("django_webhooks")
 
 SIGN_EVERY = 10.0
-"""Seconds after which a loop with nothing to do says that it is alive, for `webhooks_status`."""
+"""Seconds after which a loop says again that it is alive, for `webhooks_status`."""
+
+PAUSE = 2.0
+"""Seconds for which a loop leaves a database alone that is down."""
 
 TELL_EVERY = 5.0
 """Seconds after which a long drain tells how far it has come."""
@@ -43,36 +49,33 @@ class Command(BaseCommand):
 
     def _once(self, stop: threading.Event, max_seconds: float | None) -> None:
         """All that is due, in slices: a long backlog shows progress, and can be interrupted."""
-        ends = time.monotonic() + (math.inf if max_seconds is None else max_seconds)
         total = DrainResult()
-        while True:
+        for seconds in _slices(max_seconds):
             began = time.monotonic()
-            slice_ends = min(began + TELL_EVERY, ends)
-            total += _drain(slice_ends - began, stop)
+            total += drain(seconds, stop=stop)
             self._tell(total)
-            # It came back early because nothing is due any more, or is to end here.
-            if time.monotonic() < slice_ends or slice_ends == ends or stop.is_set():
+            sign()
+            if stop.is_set():
                 break
+            if time.monotonic() - began < seconds:  # nothing is due, or not just yet
+                if max_seconds is None or not seconds_to_near_work():
+                    break
+                stop.wait(POLL)
 
     def _loop(self, stop: threading.Event, max_seconds: float | None) -> None:
-        idle = 0.0
-        timer = threading.Timer(max_seconds, stop.set) if max_seconds else None
-        if timer:
-            timer.start()
-        while not stop.is_set():
-            result = _drain(None, stop)
+        signed = -math.inf
+        for seconds in _slices(max_seconds):
+            if stop.is_set():
+                break
+            if time.monotonic() - signed >= SIGN_EVERY:
+                signed = time.monotonic()
+                close_old_connections()
+                sign()
+            result = drain(seconds, stop=stop)
             if result:
                 self._tell(result)
-                idle = 0.0
-                continue
-            idle += POLL
-            if idle >= SIGN_EVERY:
-                idle = 0.0
-                close_old_connections()
-                Watch.objects.using(outbox_aliases()[0]).sign()
-            stop.wait(POLL)
-        if timer:
-            timer.cancel()
+            else:
+                stop.wait(PAUSE if result.broken else POLL)
         self.stdout.write("Stopped: what had been begun is finished.")
 
     def _tell(self, result: DrainResult) -> None:
@@ -82,9 +85,20 @@ class Command(BaseCommand):
         )
 
 
-def _drain(max_seconds: float | None, stop: threading.Event) -> DrainResult:
-    Watch.objects.using(outbox_aliases()[0]).sign()
-    return drain(max_seconds, stop=stop)
+def sign() -> None:
+    """Tell `webhooks_status` that a worker is alive; a database that is down comes back."""
+    try:
+        Watch.objects.using(outbox_aliases()[0]).sign()
+    except DatabaseError:
+        logger.exception("The worker could not sign that it is alive; it tries again.")
+        connections[outbox_aliases()[0]].close_if_unusable_or_obsolete()
+
+
+def _slices(max_seconds: float | None) -> Iterator[float]:
+    """Seconds for one drain after the other, until `max_seconds` are over."""
+    ends = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    while (left := ends - time.monotonic()) > 0:
+        yield min(left, TELL_EVERY)
 
 
 @contextmanager
