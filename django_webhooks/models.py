@@ -77,12 +77,15 @@ _looked_at: dict[tuple[str, str], float] = {}
 
 
 class DatabaseNow(Now):
-    """The database's own clock, in UTC, as all that Django stores."""
+    """The database's own clock, in the zone of all that Django stores."""
 
     def as_mysql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         # MySQL's CURRENT_TIMESTAMP is in the zone of the session, which Django leaves alone.
-        template = "UTC_TIMESTAMP(6)" if settings.USE_TZ else "NOW(6)"
-        return self.as_sql(compiler, connection, template=template, **extra)
+        template = "UTC_TIMESTAMP(6)"
+        if not settings.USE_TZ:
+            local = datetime.now(timezone.get_default_timezone()).utcoffset() or timedelta(0)
+            template += f" + INTERVAL {local.total_seconds():.0f} SECOND"
+        return self.as_sql(compiler, connection, template=f"({template})", **extra)
 
 
 def database_now(using: str, plus: timedelta = timedelta(0)) -> Any:
