@@ -6,7 +6,7 @@ What the project's own code does wrong while an object is rendered never breaks 
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ from functools import wraps
 from typing import Any
 
 from django.apps import apps
-from django.db import connections, models, transaction
+from django.db import OperationalError, connections, models, transaction
 from django.db.models.signals import post_save, pre_delete, pre_save
 
 from django_webhooks import outbox, payloads
-from django_webhooks.models import Event, Rule, label_of
+from django_webhooks.models import Event, Rule, holds_outbox, label_of
 from django_webhooks.payloads import Path
 from django_webhooks.registry import (
     CREATED,
@@ -48,10 +48,10 @@ def before_save(
     sender: type[models.Model], instance: models.Model, raw: bool, using: str, **kwargs: Any
 ) -> None:
     save = _current_save(instance)
-    if raw or save is None:
+    if raw or save is None or not holds_outbox(using):
         return
     for webhook in registry.lineage(sender):
-        change = _foresee(webhook, instance, using)
+        change = _foresee(webhook, save, using)
         if change is None:
             continue
         # From here to the end of save(): the change and its Event are committed together.
@@ -83,6 +83,8 @@ def before_delete(
 
     Django deletes in a transaction of its own, which this belongs to.
     """
+    if not holds_outbox(using):
+        return
     for webhook in registry.lineage(sender):
         # A multi-table parent's row is deleted with a signal of its own.
         if webhook.model._meta.concrete_model is not sender._meta.concrete_model:
@@ -114,9 +116,10 @@ class Change:
 
     def read_before(self, using: str) -> None:
         """The row as it was: one query, and those of the project's own rendering."""
-        with self._forgiving():
-            self.before = self._rows(using).filter(pk=self.pk).first()
-        if self.before is None and self.action == UPDATED:
+        # A lock that was not got may have undone what the user did before: it must be heard of.
+        with self._forgiving(but=OperationalError):
+            self.before = self._take_row(using)
+        if self.before is None and not self.error and self.action == UPDATED:
             self._become_created(using)
         if self.before is not None:
             with self._forgiving(), _savepoint_if_queried(using):
@@ -154,12 +157,17 @@ class Change:
             outbox.write(self.event, using, listening=self.listening)
 
     @contextmanager
-    def _forgiving(self) -> Iterator[None]:
-        """What goes wrong inside becomes the Event's `error`, and never breaks the save."""
+    def _forgiving(self, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+        """What goes wrong inside becomes the Event's `error`, and never breaks the save.
+
+        Only the exceptions `but` are raised all the same.
+        """
         try:
             yield
+        except but:
+            raise
         except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
+            self.error = payloads.storable(f"{type(error).__name__}: {error}")
             logger.exception(
                 "%s could not be rendered for a webhook; the Event is kept with the reason.",
                 self.webhook.model._meta.label,
@@ -170,6 +178,27 @@ class Change:
         listening = _is_listened_to(self.webhook, CREATED, using)
         self.action, self.listening = CREATED, bool(listening)
         self.wanted = listening is not None
+
+    def _take_row(self, using: str) -> models.Model | None:
+        """The row as it is, locked: nobody changes it between this and the save."""
+        rows = self._locked(self._rows(using), using).filter(pk=self.pk)
+        relations = self.webhook.relations
+        row = rows.first()
+        if relations and (row is None or _lost_a_relation(row, relations)):
+            row = rows.first()
+        return row
+
+    def _locked(
+        self, rows: "models.QuerySet[models.Model]", using: str
+    ) -> "models.QuerySet[models.Model]":
+        """`rows` with the lock that the change takes a moment later; never on related rows, which
+        are not changed and might be waited for crosswise.
+        """
+        features = connections[using].features
+        if not features.has_select_for_update_of:
+            return rows if self.webhook.relations else rows.select_for_update()
+        no_key = features.has_select_for_no_key_update and self.action != DELETED
+        return rows.select_for_update(of=_own_tables(self.webhook.model), no_key=no_key)
 
     def _rows(self, using: str) -> "models.QuerySet[models.Model]":
         rows = self.webhook.model._base_manager.using(using)
@@ -214,22 +243,35 @@ class Change:
         self.event.subject_id = str(self.pk)
 
 
-def _foresee(webhook: ModelWebhook, instance: Any, using: str) -> Change | None:
+def _foresee(webhook: ModelWebhook, save: "Save", using: str) -> Change | None:
     """The change that this save is about to make; None if nobody wants to know of it.
 
     One query, which may also have to tell whether the row exists: Django itself finds out by
     trying, for an object that was given its primary key.
     """
-    pk = instance._get_pk_val(webhook.model._meta)
-    if pk is None or (instance._state.adding and webhook.model._meta.pk.has_default()):
-        action, listening = CREATED, _is_listened_to(webhook, CREATED, using)
-    elif not instance._state.adding:
-        action, listening = UPDATED, _is_listened_to(webhook, UPDATED, using)
+    pk: Any = save.instance._get_pk_val(webhook.model._meta)
+    action = _foresee_action(webhook, save, pk)
+    if action:
+        listening = _is_listened_to(webhook, action, using)
     else:
         action, listening = _look_up_both(webhook, pk, using)
     if listening is None:
         return None
-    return Change(webhook, action, listening, pk=pk, computed=_has_expression(webhook, instance))
+    computed = _has_expression(webhook, save.instance)
+    return Change(webhook, action, listening, pk=pk, computed=computed)
+
+
+def _foresee_action(webhook: ModelWebhook, save: "Save", pk: Any) -> str:
+    """What Django will do, by its own rules in their order; empty if only the database can tell."""
+    if save.forces_insert(webhook.model):
+        return CREATED
+    if save.forces_update(webhook.model):
+        return UPDATED
+    adding = save.instance._state.adding
+    # With update_fields, too, Django inserts a new object whose key has a default.
+    if pk is None or (adding and webhook.model._meta.pk.has_default()):
+        return CREATED
+    return "" if adding and not save.update_fields else UPDATED
 
 
 def _is_listened_to(webhook: ModelWebhook, action: str, using: str) -> bool | None:
@@ -261,6 +303,28 @@ def _look_up_both(webhook: ModelWebhook, pk: Any, using: str) -> tuple[str, bool
     return CREATED, None
 
 
+def _own_tables(model: type[models.Model]) -> list[str]:
+    """What `select_for_update` calls the tables of a row; a multi-table child has several."""
+    options: Any = (model._meta.concrete_model or model)._meta
+    paths = [options.get_path_to_parent(parent) for parent in options.all_parents]
+    return ["self", *("__".join(step.join_field.name for step in path) for path in paths)]
+
+
+def _lost_a_relation(row: Any, relations: Iterable[str]) -> bool:
+    """Whether a related object is missing that `row` points to.
+
+    PostgreSQL, having waited for a lock, gives the new row, but with the related rows that the
+    old one pointed to: if it points elsewhere now, with none (or no row, where null is not
+    allowed). https://www.postgresql.org/docs/current/transaction-iso.html
+    """
+    fields = [row._meta.get_field(path.partition("__")[0]) for path in relations]
+    return any(
+        getattr(row, field.attname) is not None and field.get_cached_value(row, row) is None
+        for field in fields
+        if field.concrete
+    )
+
+
 def _has_expression(webhook: ModelWebhook, instance: models.Model) -> bool:
     """Whether a column's value is known to the database alone: F("total") + 1, a default of it."""
     return any(
@@ -280,12 +344,30 @@ def _was_written(column: Any, instance: models.Model, update_fields: frozenset[s
 
 @dataclass
 class Save:
-    """One call of save(), while it runs."""
+    """One call of save(), while it runs, and what it was told to do."""
 
     instance: models.Model
     transaction: ExitStack
+    force_insert: bool | tuple[type[models.Model], ...] = False
+    force_update: bool = False
+    update_fields: Collection[str] | None = None
     changes: list[Change] = field(default_factory=list)
 
+    def forces_insert(self, model: type[models.Model]) -> bool:
+        """A multi-table parent is only inserted by force if it is named."""
+        if self._is_of(model):
+            return bool(self.force_insert)
+        return isinstance(self.force_insert, tuple) and issubclass(model, self.force_insert)
+
+    def forces_update(self, model: type[models.Model]) -> bool:
+        return self.force_update and self._is_of(model)
+
+    def _is_of(self, model: type[models.Model]) -> bool:
+        return model._meta.concrete_model is self.instance._meta.concrete_model
+
+
+TOLD = ("force_insert", "force_update", "update_fields")
+"""What Django's `save()` passes on to `save_base()`, by name."""
 
 _saves: ContextVar[tuple[Save, ...]] = ContextVar("django_webhooks_saves", default=())
 
@@ -303,8 +385,9 @@ def _make_saves_atomic(model: type[models.Model]) -> None:
 def _captured(save_base: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(save_base)
     def wrapper(self: models.Model, *args: Any, **kwargs: Any) -> Any:
+        told = {name: kwargs[name] for name in TOLD if name in kwargs}
         with ExitStack() as stack:
-            outer = _saves.set((*_saves.get(), Save(self, stack)))
+            outer = _saves.set((*_saves.get(), Save(self, stack, **told)))
             try:
                 return save_base(self, *args, **kwargs)
             finally:

@@ -548,7 +548,9 @@ class Event(models.Model):
 
     @subject.setter
     def subject(self, value: models.Model | None) -> None:
-        self.subject_type, self.subject_id = (label_of(value), str(value.pk)) if value else ("", "")
+        self.subject_type, self.subject_id = "", ""
+        if value is not None:  # an object may be false
+            self.subject_type, self.subject_id = label_of(value), str(value.pk)
 
 
 # Delivery

@@ -22,6 +22,8 @@ from django_webhooks.registry import TEST_EVENT, registry
 
 logger = logging.getLogger("django_webhooks")
 
+MAX_SUBJECT_ID_LENGTH = Event._meta.get_field("subject_id").max_length
+
 
 def publish(
     event_type: str,
@@ -34,11 +36,11 @@ def publish(
     """Record that something happened; the Event, or None when nobody listens.
 
     `data` is any JSON-able value, sent as it is. `owner` is an instance of `OWNER_MODEL`. The
-    Event belongs to the transaction on `using` (default: the subject's database). Raises
-    `UnknownEventType`, `PayloadError`, `PayloadTooLarge` and `TypeError`.
+    Event belongs to the transaction on `using` (default: the database that the subject is written
+    to). Raises `UnknownEventType`, `PayloadError`, `PayloadTooLarge` and `TypeError`.
     """
     known = registry.require_type(event_type)
-    using = using or (subject and subject._state.db) or router.db_for_write(Event)
+    using = using or (router.db_for_write(Event) if subject is None else _home_of(subject))
     event = compose(event_type, data, subject=subject, owner=owner)
     listening = is_listened_to(event_type, using)
     keep = known.webhook is not None and known.webhook.keep_events
@@ -53,7 +55,7 @@ def redeliver(deliveries: Iterable[Delivery]) -> int:
     """
     by_alias: dict[str, list[Any]] = {}
     for delivery in deliveries:
-        by_alias.setdefault(delivery._state.db or "default", []).append(delivery.pk)
+        by_alias.setdefault(_home_of(delivery), []).append(delivery.pk)
     return sum(_redeliver(ids, using) for using, ids in by_alias.items())
 
 
@@ -64,7 +66,7 @@ def recover(subscription: Subscription, since: datetime, *, dry_run: bool = Fals
 
 
 def failed_since(subscription: Subscription, since: datetime) -> "models.QuerySet[Delivery]":
-    return Delivery.objects.using(subscription._state.db).filter(
+    return Delivery.objects.using(_home_of(subscription)).filter(
         subscription=subscription,
         status=Delivery.Status.FAILED,
         event__occurred_at__gte=since,
@@ -73,7 +75,7 @@ def failed_since(subscription: Subscription, since: datetime) -> "models.QuerySe
 
 def publish_test(subscription: Subscription) -> Delivery:
     """A test event for this subscription alone, past its rules. Returns the Delivery."""
-    using = subscription._state.db or router.db_for_write(Event)
+    using = _home_of(subscription)
     event = compose(
         TEST_EVENT,
         {"message": "This is a test event.", "subscription": str(subscription.pk)},
@@ -85,7 +87,7 @@ def publish_test(subscription: Subscription) -> Delivery:
             event=event, subscription=subscription, next_attempt_at=database_now(using)
         )
         wake_after_commit(using)
-    delivery.refresh_from_db()
+    delivery.refresh_from_db(using=using)
     return delivery
 
 
@@ -137,6 +139,8 @@ def write(event: Event, using: str, *, listening: bool) -> Event:
     """
     if not listening:
         event.fanned_out_at = timezone.now()
+    # Enough to find most objects by; a longer key must not break the save.
+    event.subject_id = event.subject_id[:MAX_SUBJECT_ID_LENGTH]
     event.save(using=using, force_insert=True)
     if signals.event_published.has_listeners(Event):
         transaction.on_commit(partial(_announce, event, using), using=using, robust=True)
@@ -179,6 +183,12 @@ def owner_id_of(owner: Any) -> Any:
             f"not {type(owner).__name__}."
         )
     return owner.pk
+
+
+def _home_of(row: models.Model) -> str:
+    """The database that `row` is written to, though it may have been read from a replica."""
+    # Not type(row), which for a lazy object such as request.user is no model.
+    return router.db_for_write(row.__class__, instance=row)
 
 
 def _redeliver(ids: list[Any], using: str) -> int:

@@ -97,6 +97,11 @@ def to_json(value: Any) -> Any:
     return found
 
 
+def storable(text: str) -> str:
+    """`text` as every database takes it: without NUL, "?" for half a surrogate pair."""
+    return text.encode(errors="replace").decode().replace("\x00", "")
+
+
 def is_deeper(value: Any, levels: int) -> bool:
     """Whether the JSON `value` has more than that many lists and objects inside one another."""
     level = [value]

@@ -3,10 +3,17 @@ from typing import Any
 
 import pytest
 
+from django_webhooks import models
 from django_webhooks.backends import get_backend
 from django_webhooks.backends.dummy import DummyBackend
 from django_webhooks.models import Subscription
 from tests.receiver import Receiver
+
+
+@pytest.fixture(autouse=True)
+def looks_for_the_outbox_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that may not touch `other` leaves behind that there is no outbox."""
+    monkeypatch.setattr(models, "_looked_at", {})
 
 
 @pytest.fixture

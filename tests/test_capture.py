@@ -1,5 +1,6 @@
 """Which change is this: each way to save and delete, and what its Event says."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
@@ -8,10 +9,11 @@ import pytest
 from django.contrib.auth.models import User
 from django.core import serializers
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Lower
 from django.db.models.signals import post_save, pre_save
+from django.test.utils import CaptureQueriesContext
 
 from django_webhooks.exceptions import RegistrationError
 from django_webhooks.models import Event, Rule, Subscription
@@ -23,6 +25,7 @@ from tests.shop.models import (
     Gadget,
     Item,
     Order,
+    Page,
     Place,
     Restaurant,
     RushOrder,
@@ -178,6 +181,45 @@ def test_given_primary_key_is_an_update_if_the_row_exists(listener):
     assert updated.previous == {"name": "Germany"}
 
 
+def test_forced_update_of_an_object_with_a_generated_key_is_an_update(listener):
+    gadget = Gadget.objects.create(count=1)
+    Event.objects.all().delete()
+    Gadget(id=gadget.pk, count=2).save(force_update=True)
+    event = only_event()
+    assert event.type == "shop.gadget.updated"
+    assert event.previous == {"count": 1}
+
+
+def test_save_that_says_what_it_does_needs_no_look_at_the_row(listener):
+    Rule.objects.update(event_type="shop.country.deleted")  # nobody listens to saves
+    with CaptureQueriesContext(connection) as queries:
+        Country(code="de", name="Germany").save(force_insert=True)
+        Country(code="de", name="Deutschland").save(force_update=True)
+        Country(code="de", name="Allemagne").save(update_fields=["name"])
+    looks = [each["sql"] for each in queries if "webhooks_rule" in each["sql"]]
+    assert len(looks) == 3
+    assert not any("shop_country" in sql for sql in looks)
+
+
+def test_update_fields_of_a_new_object_follow_django():
+    Country.objects.create(code="de", name="Germany")
+    Event.objects.all().delete()
+    Country(code="de", name="Deutschland").save(update_fields=["name"])
+    assert only_event().type == "shop.country.updated"
+    with pytest.raises(DatabaseError), transaction.atomic():
+        Country(code="fr", name="France").save(update_fields=["name"])
+    assert Event.objects.count() == 1
+    Gadget(count=1).save(update_fields=["count"])  # inserts, for its key has a default
+    assert Event.objects.latest("id").type == "shop.gadget.created"
+
+
+def test_loaded_object_inserted_by_force_under_another_key_is_created(listener):
+    country = Country.objects.create(code="de", name="Germany")
+    country.code = "fr"
+    country.save(force_insert=True)
+    assert Event.objects.latest("id").type == "shop.country.created"
+
+
 def test_object_copied_by_clearing_its_key_is_created(order):
     order.pk = None
     order._state.adding = True
@@ -219,6 +261,17 @@ def test_child_added_to_an_existing_parent_updates_the_parent():
     Event.objects.all().delete()
     Restaurant(place_ptr=place, name="Noma", stars=3).save()
     assert only_event().type == "shop.place.updated"
+
+
+@pytest.mark.parametrize("tell", ["updated", "created"])
+def test_child_inserted_by_force_inserts_only_the_parent_that_is_named(tell):
+    place = Place(pk=7, name="Noma")
+    if tell == "updated":
+        place.save()
+    Event.objects.all().delete()
+    forced = True if tell == "updated" else (Place,)
+    Restaurant(place_ptr=place, id=7, name="Noma", stars=3).save(force_insert=forced)
+    assert only_event().type == f"shop.place.{tell}"
 
 
 def test_child_deleted_without_its_parent_deletes_no_parent():
@@ -301,6 +354,200 @@ def test_owner_deleted_with_the_object_does_not_break_the_delete(listener):
         user.delete()
     assert Event.objects.get(type="shop.order.deleted").owner_id == owner_id
     assert not User.objects.filter(username="u").exists()
+
+
+# Saves at the same time
+
+
+needs_row_locks = pytest.mark.skipif(
+    not connection.features.has_select_for_update,
+    reason="SQLite has no row locks, and needs none: it has one writer at a time.",
+)
+needs_locks_of_one_table = pytest.mark.usefixtures("locks_of_one_table")
+committed = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def locks_of_one_table(db):
+    if not connection.features.has_select_for_update_of:  # MariaDB has to be asked
+        pytest.skip("A row is not locked where that would lock the rows joined to it, too.")
+
+
+@pytest.fixture
+def elsewhere():
+    """Runs a function in another thread, with a connection of its own."""
+
+    def run(action, *args, **kwargs):
+        try:
+            return action(*args, **kwargs)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda *args, **kwargs: pool.submit(run, *args, **kwargs)
+
+
+def wait_behind(held: Future) -> None:
+    """Until the other thread is held up by a lock of ours."""
+    with pytest.raises(TimeoutError):
+        held.result(timeout=0.5)
+
+
+def copies(row):
+    """The row as two requests have loaded it."""
+    return [type(row).objects.get(pk=row.pk) for _ in range(2)]
+
+
+@pytest.fixture
+def plain_order(other_webhook, listener):
+    """An order that is published without related objects: its row is locked on any database."""
+
+    class OrderWebhook(ModelWebhook):
+        fields = ["id", "number", "status"]
+
+    other_webhook(OrderWebhook)
+    order = Order.objects.create(number="A1")
+    Event.objects.all().delete()
+    return order
+
+
+@committed
+@needs_row_locks
+def test_two_saves_at_once_tell_the_change_once(plain_order, elsewhere):
+    first, second = copies(plain_order)
+    first.status = second.status = "paid"
+    with transaction.atomic():
+        first.save()
+        other = elsewhere(second.save)
+        wait_behind(other)
+    other.result()
+    told = list(Event.objects.order_by("id").values_list("previous", flat=True))
+    assert told == [{"status": "pending"}, {}]
+
+
+@committed
+@needs_row_locks
+def test_save_of_one_field_tells_what_was_saved_at_once_in_another(plain_order, elsewhere):
+    first, second = copies(plain_order)
+    first.status, second.number = "paid", "A2"
+    with transaction.atomic():
+        first.save(update_fields=["status"])
+        other = elsewhere(second.save, update_fields=["number"])
+        wait_behind(other)
+    other.result()
+    event = Event.objects.latest("id")
+    assert event.data == {"id": plain_order.pk, "number": "A2", "status": "paid"}
+    assert event.previous == {"number": "A1"}
+
+
+@committed
+@needs_row_locks
+def test_delete_tells_what_was_saved_at_once(plain_order, elsewhere):
+    first, second = copies(plain_order)
+    first.status = "paid"
+    with transaction.atomic():
+        first.save()
+        other = elsewhere(second.delete)
+        wait_behind(other)
+    other.result()
+    event = Event.objects.get(type="shop.order.deleted")
+    assert event.data["status"] == "paid"
+
+
+@pytest.fixture
+def restaurants():
+    @register(Restaurant)
+    class RestaurantWebhook(ModelWebhook):
+        fields = ["name", "stars"]
+
+    yield
+    registry.remove(Restaurant)
+
+
+@committed
+@needs_row_locks
+@pytest.mark.parametrize("saved", [Place, Restaurant])
+def test_multi_table_child_tells_what_was_saved_at_once_in_its_parent(
+    restaurants, elsewhere, saved
+):
+    second = Restaurant.objects.create(name="Noma", stars=2)
+    first = saved.objects.get(pk=second.pk)
+    Event.objects.all().delete()
+    first.name = second.name = "Noma 2"
+    second.stars = 3
+    with transaction.atomic():
+        first.save()
+        other = elsewhere(second.save)
+        wait_behind(other)
+    other.result()
+    child = Event.objects.filter(type="shop.restaurant.updated").latest("id")
+    parent = Event.objects.filter(type="shop.place.updated").latest("id")
+    assert (child.data, child.previous) == ({"name": "Noma 2", "stars": 3}, {"stars": 2})
+    assert parent.previous == {}
+
+
+@committed
+@needs_locks_of_one_table
+def test_relation_changed_at_once_is_told_with_its_own_values(order, elsewhere):
+    first, second = copies(order)
+    first.customer = Customer.objects.create(name="Bob", email="bob@example.com")
+    second.status = "paid"
+    with transaction.atomic():
+        first.save(update_fields=["customer"])
+        other = elsewhere(second.save, update_fields=["status"])
+        wait_behind(other)
+    other.result()
+    event = Event.objects.filter(type="shop.order.updated").latest("id")
+    assert event.data["customer"] == {"name": "Bob", "email": "bob@example.com"}
+    assert event.previous == {"status": "pending"}
+
+
+@committed
+@needs_locks_of_one_table
+def test_relation_that_is_not_null_changed_at_once_is_no_creation(order, elsewhere):
+    first, second = copies(Item.objects.create(order=order, sku="S1"))
+    first.order = Order.objects.create(number="A2")
+    second.sku = "S2"
+    with transaction.atomic():
+        first.save(update_fields=["order"])
+        other = elsewhere(second.save, update_fields=["sku"])
+        wait_behind(other)
+    other.result()
+    event = Event.objects.latest("id")
+    assert event.type == "shop.item.updated"
+    assert event.data["order"] == {"id": first.order_id, "number": "A2"}
+    assert event.previous == {"sku": "S1"}
+
+
+@committed
+@needs_row_locks
+def test_related_rows_are_not_locked(order, elsewhere):
+    with transaction.atomic():
+        order.save()
+        rows = Customer.objects.filter(pk=order.customer_id)
+        assert elsewhere(rows.update, name="Ada L.").result(timeout=10) == 1
+
+
+@committed
+@needs_row_locks
+def test_lock_that_is_not_got_in_time_is_heard_of(plain_order, elsewhere):
+    """The database has then undone more than our query: the Event's `error` would hide it."""
+
+    def save_in_a_hurry():
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                wait = {
+                    "postgresql": "SET LOCAL lock_timeout = '200ms'",
+                    "mysql": "SET innodb_lock_wait_timeout = 1",
+                }
+                cursor.execute(wait[connection.vendor])
+            plain_order.save()
+
+    with transaction.atomic():
+        Order.objects.select_for_update().get(pk=plain_order.pk)
+        with pytest.raises(OperationalError):
+            elsewhere(save_in_a_hurry).result(timeout=10)
+    assert not Event.objects.exists()
 
 
 # What is not published
@@ -475,6 +722,36 @@ def test_payload_that_cannot_be_rendered_never_breaks_the_save(other_webhook, ca
     assert "could not be rendered" in caplog.text
 
 
+@pytest.mark.parametrize("character", ["\x00", "\ud800"])
+def test_error_that_no_database_can_store_never_breaks_the_save(other_webhook, character):
+    other_webhook(break_rendering(ValueError(f"bad {character} in old data")))
+    Order.objects.create(number="E1")
+    assert only_event().error in ("ValueError: bad  in old data", "ValueError: bad ? in old data")
+
+
+@pytest.mark.parametrize("fields", [["url"], ["nothing"]], ids=["rendered", "failed"])
+def test_key_longer_than_an_event_can_hold_never_breaks_the_save(fields):
+    register(Page)(type("PageWebhook", (ModelWebhook,), {"fields": fields}))
+    try:
+        Page.objects.create(url="https://example.com/" + "x" * 300)
+    finally:
+        registry.remove(Page)
+    assert only_event().subject_id == "https://example.com/" + "x" * 235
+
+
+def test_field_that_does_not_exist_makes_an_update_no_creation(other_webhook):
+    class OrderWebhook(ModelWebhook):
+        fields = ["id", "nothing.name"]
+
+    order = Order.objects.create(number="E1")
+    Event.objects.all().delete()
+    other_webhook(OrderWebhook)
+    order.save()
+    event = only_event()
+    assert event.type == "shop.order.updated"
+    assert "nothing" in event.error
+
+
 @pytest.mark.django_db(transaction=True)
 def test_database_error_while_rendering_does_not_poison_the_transaction(other_webhook):
     class OrderWebhook(ModelWebhook):
@@ -627,3 +904,15 @@ def test_change_on_another_database_is_kept_there(listener):
     Order(number="X2").save(using="other")
     assert not Event.objects.exists()
     assert [e.data["number"] for e in Event.objects.using("other").order_by("id")] == ["X1", "X2"]
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_change_on_a_database_without_the_outbox_is_left_alone(monkeypatch):
+    monkeypatch.setattr(connections["other"].introspection, "table_names", list)
+    order = Order(number="X1")
+    order.save(using="other")
+    with CaptureQueriesContext(connections["other"]) as queries:
+        order.save(using="other")
+        Country(code="de").save(using="other", force_insert=True)
+        Country.objects.using("other").get().delete()
+    assert not any("webhooks" in each["sql"] for each in queries)

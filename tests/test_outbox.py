@@ -10,10 +10,10 @@ from django_webhooks.backends import get_backend
 from django_webhooks.backends.base import QueueBackend
 from django_webhooks.exceptions import PayloadError, PayloadTooLarge, UnknownEventType
 from django_webhooks.models import Delivery, Event, Rule, Subscription
-from django_webhooks.outbox import publish, recover, redeliver
+from django_webhooks.outbox import publish, publish_test, recover, redeliver
 from django_webhooks.signals import event_published
 from django_webhooks.worker import drain
-from tests.shop.models import Customer, Order
+from tests.shop.models import Customer, Order, Page
 
 committed = pytest.mark.django_db(transaction=True)
 
@@ -264,6 +264,22 @@ def test_publish_refuses_an_owner_of_another_model(subscribe):
         publish("billing.invoice_paid", {}, owner=Customer.objects.create(name="x"))
 
 
+@pytest.mark.django_db
+def test_publish_keeps_a_subject_that_is_false(subscribe, monkeypatch):
+    subscribe("billing.*")
+    customer = Customer.objects.create(name="Ada")
+    monkeypatch.setattr(Customer, "__len__", lambda self: 0, raising=False)
+    event = publish("billing.invoice_paid", {}, subject=customer)
+    assert (event.subject_type, event.subject_id) == ("shop.customer", str(customer.pk))
+
+
+@pytest.mark.django_db
+def test_publish_cuts_the_key_of_a_subject_that_an_event_cannot_hold(subscribe):
+    subscribe("billing.*")
+    publish("billing.invoice_paid", {}, subject=Page(url="x" * 400))
+    assert Event.objects.get().subject_id == "x" * 255
+
+
 # redeliver(), recover()
 
 
@@ -340,6 +356,81 @@ def test_change_on_another_alias_wakes_and_is_delivered(subscribe, receiver, wak
     drain()
     receiver.requests[0].verify(subscription.secret)
     assert Delivery.objects.using("other").get().status == "succeeded"
+
+
+# A replica
+
+
+class ReadReplica:
+    """A router: `other` stands in for a replica of `default`."""
+
+    def db_for_read(self, model, **hints):
+        return "other"
+
+    def db_for_write(self, model, **hints):
+        return "default"
+
+    def allow_relation(self, first, second, **hints):
+        return True
+
+
+@pytest.fixture
+def replicate(settings):
+    """Copies rows to the replica, and reads from there from now on."""
+
+    def copy(*rows):
+        for row in rows:
+            row.save_base(raw=True, using="other", force_insert=True)
+        settings.DATABASE_ROUTERS = [ReadReplica()]
+
+    return copy
+
+
+both_databases = pytest.mark.django_db(databases=["default", "other"])
+
+
+@both_databases
+def test_event_about_a_subject_read_from_a_replica_is_written_to_the_primary(subscribe, replicate):
+    subscribe("billing.*")
+    replicate(Customer.objects.create(name="Ada"))
+    customer = Customer.objects.get()
+    assert customer._state.db == "other"
+    publish("billing.invoice_paid", {}, subject=customer)
+    assert Event.objects.using("default").count() == 1
+    assert not Event.objects.using("other").exists()
+
+
+@both_databases
+def test_test_event_of_a_subscription_read_from_a_replica_is_written_to_the_primary(
+    subscribe, replicate
+):
+    replicate(subscribe("billing.*"))
+    delivery = publish_test(Subscription.objects.get())
+    assert delivery._state.db == "default"
+    assert Delivery.objects.using("default").get() == delivery
+    assert not Delivery.objects.using("other").exists()
+
+
+@both_databases
+def test_delivery_read_from_a_replica_is_redelivered_from_the_primary(subscribe, replicate):
+    subscription = subscribe("billing.*")
+    event = publish("billing.invoice_paid", {})
+    delivery = Delivery.objects.create(event=event, subscription=subscription, status="failed")
+    replicate(subscription, event, delivery)
+    assert redeliver(Delivery.objects.all()) == 1
+    statuses = [Delivery.objects.using(alias).get().status for alias in ("default", "other")]
+    assert statuses == ["pending", "failed"]
+
+
+@both_databases
+def test_recover_looks_for_what_failed_in_the_primary(subscribe, replicate):
+    subscription = subscribe("billing.*")
+    event = publish("billing.invoice_paid", {})
+    Delivery.objects.create(event=event, subscription=subscription, status="failed")
+    replicate(subscription)  # the delivery has not got there yet
+    subscription = Subscription.objects.get()
+    assert recover(subscription, event.occurred_at, dry_run=True) == 1
+    assert recover(subscription, event.occurred_at) == 1
 
 
 def test_backend_is_one_per_process():

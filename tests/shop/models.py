@@ -65,6 +65,15 @@ class Country(models.Model):
         return self.code
 
 
+class Page(models.Model):
+    """Its primary key may be longer than an Event can hold."""
+
+    url = models.CharField(max_length=500, primary_key=True)
+
+    def __str__(self) -> str:
+        return self.url
+
+
 class Gadget(models.Model):
     """One field of each kind."""
 

@@ -23,6 +23,12 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name='Page',
+            fields=[
+                ('url', models.CharField(max_length=500, primary_key=True, serialize=False)),
+            ],
+        ),
+        migrations.CreateModel(
             name='Place',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
