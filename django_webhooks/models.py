@@ -61,16 +61,14 @@ def holds_outbox(alias: str) -> bool:
         return True  # without its tables there, something is wrong, and should be heard of
     key = alias, str(connections[alias].settings_dict["NAME"])
     if _looked_at.get(key, 0.0) < time.monotonic():
-        _looked_at[key] = math.inf if _has_tables(alias) else time.monotonic() + LOOK_AGAIN
+        try:
+            tables = connections[alias].introspection.table_names()
+        except Exception:  # it is down, or a test forbids it: that is no answer to remember
+            logger.info("Database %r could not be asked whether it holds the outbox.", alias)
+            return False
+        found = Event._meta.db_table in tables
+        _looked_at[key] = math.inf if found else time.monotonic() + LOOK_AGAIN
     return _looked_at[key] == math.inf
-
-
-def _has_tables(alias: str) -> bool:
-    try:
-        return Event._meta.db_table in connections[alias].introspection.table_names()
-    except Exception:  # it is down, or a test forbids it
-        logger.info("Database %r could not be asked whether it holds the outbox.", alias)
-        return False
 
 
 _looked_at: dict[tuple[str, str], float] = {}

@@ -230,7 +230,17 @@ def kind(field: Any) -> str:
     return next((name for cls, name in KINDS if isinstance(field, cls)), "unknown")
 
 
-def field_schema(field: Any) -> dict[str, Any]:
+def is_nullable(model: type[models.Model], path: Path) -> bool:
+    """Whether the value at `path` may be null: the field itself, or a relation on the way to it."""
+    for length in range(1, len(path) + 1):
+        field = find_field(model, path[:length])
+        # The other end of a one-to-one may not be there, and of an attribute nothing is known.
+        if field is None or getattr(field, "null", False) or not field.concrete:
+            return not getattr(field, "many_to_many", False)
+    return False
+
+
+def field_schema(field: Any, *, nullable: bool = False) -> dict[str, Any]:
     """JSON Schema (2020-12) of the values of a model field, as they are published."""
     name = kind(field)
     schema: dict[str, Any] = {}
@@ -243,13 +253,17 @@ def field_schema(field: Any) -> dict[str, Any]:
         schema["type"] = "integer" if whole else "number"
     elif name != "unknown":
         schema["type"] = "string"
+    if name == "number" and schema["type"] == "string":
+        schema["format"] = "decimal"  # as in OpenAPI's registry of formats
     if name in FORMATS:
         schema["format"] = FORMATS[name]
-    if getattr(field, "null", False) and "type" in schema:
-        schema["type"] = [schema["type"], "null"]
     choices = getattr(field, "flatchoices", None)
     if choices and "type" in schema:
         schema["enum"] = [value for value, _ in choices]
+        schema["enum"] += [""] if getattr(field, "blank", False) and name == "text" else []
+        schema["enum"] += [None] if nullable else []
+    if nullable and "type" in schema:
+        schema["type"] = [schema["type"], "null"]
     if help_text := str(getattr(field, "help_text", "") or ""):
         schema["description"] = help_text
     return schema

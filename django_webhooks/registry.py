@@ -121,6 +121,15 @@ class ModelWebhook:
             branch["properties"][name] = schema
         return root
 
+    def example(self) -> dict[str, Any]:
+        """`get_data()` as it might be, made from what `schema()` knows."""
+        values = {
+            tuple(path.split(".")): _sample(schema)
+            for path, (_, schema) in self._described().items()
+        }
+        made: dict[str, Any] = payloads.nest(values)
+        return made
+
     def _described(self) -> dict[str, tuple[str, dict[str, Any]]]:
         if self.serializer_class is not None:
             return _describe_serializer(self.serializer_class)
@@ -130,8 +139,9 @@ class ModelWebhook:
                 model_field = payloads.find_field(self.model, path)
             except FieldDoesNotExist:
                 continue  # a check has said so
-            described = payloads.kind(model_field), payloads.field_schema(model_field)
-            found[".".join(path)] = described
+            nullable = payloads.is_nullable(self.model, path)
+            schema = payloads.field_schema(model_field, nullable=nullable)
+            found[".".join(path)] = payloads.kind(model_field), schema
         return found
 
 
@@ -165,6 +175,31 @@ class EventType:
         if self.webhook is None:
             return self.type
         return f"{self.webhook.model._meta.verbose_name} {_ACTION_WORDS[self.action]()}"
+
+
+_SAMPLES: Mapping[str, Any] = {
+    "date-time": "2026-11-24T10:00:00Z",
+    "date": "2026-11-24",
+    "time": "10:00:00",
+    "decimal": "9.50",
+    "uuid": "0b7e1a52-6c0f-4b0e-9f3e-0d7a0c6f1a11",
+    "boolean": True,
+    "integer": 1,
+    "number": 9.5,
+    "array": [],
+    "object": {},
+    "string": "text",
+}
+"""A value for each format and type of JSON Schema."""
+
+
+def _sample(schema: Mapping[str, Any]) -> Any:
+    """A value that the schema of a field allows."""
+    if schema.get("enum"):
+        return schema["enum"][0]
+    types = schema.get("type", [])
+    first = types if isinstance(types, str) else next(iter(types), None)
+    return _SAMPLES.get(schema.get("format") or "", _SAMPLES.get(str(first)))
 
 
 _ACTION_WORDS: Mapping[str, Callable[[], str]] = {
@@ -361,7 +396,7 @@ _SERIALIZER_KINDS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "BooleanField": ("boolean", {"type": "boolean"}),
     "IntegerField": ("number", {"type": "integer"}),
     "FloatField": ("number", {"type": "number"}),
-    "DecimalField": ("number", {"type": ["string", "number"]}),
+    "DecimalField": ("number", {"type": ["string", "number"], "format": "decimal"}),
     "DateTimeField": ("datetime", {"type": "string", "format": "date-time"}),
     "DateField": ("date", {"type": "string", "format": "date"}),
     "TimeField": ("time", {"type": "string", "format": "time"}),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import jsonschema
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
@@ -19,9 +20,10 @@ from django_webhooks import conditions, outbox, signing
 from django_webhooks.api import urls, views
 from django_webhooks.api.throttling import ManualThrottle
 from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
+from django_webhooks.registry import registry
 from django_webhooks.worker import drain
 from tests.receiver import Receiver
-from tests.shop.models import Customer, Order
+from tests.shop.models import Customer, Item, Order
 
 pytestmark = pytest.mark.django_db
 
@@ -843,6 +845,24 @@ def test_the_catalogue_tells_what_can_be_subscribed_to(api: APIClient) -> None:
         "public": False,
     }
     assert "webhooks.test" not in rows
+
+
+def test_each_example_of_the_catalogue_fits_its_schema(api: APIClient) -> None:
+    for row in api.get("/webhooks/event-types/").json():
+        assert row["example"] is not None or row["type"] == "billing.notice"
+        jsonschema.validate(row["example"], row["schema"], jsonschema.Draft202012Validator)
+
+
+@pytest.mark.django_db
+def test_what_is_published_fits_the_schema() -> None:
+    listener = Subscription.objects.create(url=URL)
+    listener.rules.create(event_type="*")
+    Order.objects.create(number="1")
+    Item.objects.create(order=Order.objects.create(number="2", customer=None), sku="TEA")
+    for event in Event.objects.all():
+        known = registry.require_type(event.type)
+        assert known.webhook is not None
+        jsonschema.validate(event.data, known.webhook.schema(), jsonschema.Draft202012Validator)
 
 
 def test_preview_finds_only_what_the_owner_may_receive(

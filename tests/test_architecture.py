@@ -35,6 +35,7 @@ LEVELS = {
     # The verbs.
     "outbox": 3,
     "fanout": 3,
+    "claim": 3,
     "delivery": 3,
     "health": 3,
     "retention": 3,

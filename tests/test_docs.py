@@ -163,7 +163,7 @@ def public_exceptions() -> set[str]:
 def attempt_errors() -> set[str]:
     """What the source can write into `Attempt.error`: the texts given to what becomes one."""
     found: set[str] = set()
-    for module in ("transport", "delivery"):
+    for module in ("transport", "claim", "delivery"):
         for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
             found |= set(_error_texts(node))
     return found - {""}

@@ -246,8 +246,14 @@ class EventTypeSerializer(serializers.Serializer[Any]):
     type = serializers.CharField()
     description = serializers.CharField()
     schema = serializers.SerializerMethodField()
-    example = serializers.JSONField()
+    example = serializers.SerializerMethodField()
     public = serializers.BooleanField()
+
+    def get_example(self, event_type: EventType) -> Any:
+        """What is published, as it might be."""
+        if event_type.example is None and event_type.webhook:
+            return event_type.webhook.example()
+        return event_type.example
 
     def get_schema(self, event_type: EventType) -> Mapping[str, Any]:
         """JSON Schema of the object, or of what is published."""
