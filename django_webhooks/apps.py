@@ -26,6 +26,7 @@ class DjangoWebhooksConfig(AppConfig):
         capture = import_module("django_webhooks.capture")
         autodiscover_modules("webhooks")
         registry.on_register(capture.connect)
+        import_module("django_webhooks.notices").connect()
         post_migrate.connect(ensure_sweep, sender=self, dispatch_uid="django_webhooks.sweep")
 
 

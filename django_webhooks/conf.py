@@ -123,6 +123,7 @@ OPTIONS: Mapping[str, Option] = {
         "a number of seconds above 0, or None for never",
         lambda value: value is None or (_is_number(value) and value > 0),
     ),
+    "EMAIL_OWNERS": Option(False, "True or False", lambda value: isinstance(value, bool)),
     "RETENTION": Option(
         RETENTION,
         "a dict of days (or None for ever) with the keys " + ", ".join(RETENTION),
@@ -207,6 +208,10 @@ class Settings:
     def DISABLE_AFTER(self) -> float | None:
         value: float | None = self._get("DISABLE_AFTER")
         return value
+
+    @property
+    def EMAIL_OWNERS(self) -> bool:
+        return bool(self._get("EMAIL_OWNERS"))
 
     @property
     def RETENTION(self) -> Mapping[str, float | None]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 from django.db import DatabaseError, transaction
 from django.utils import timezone
@@ -20,11 +19,9 @@ from django_webhooks import __version__, signals, signing
 from django_webhooks.conf import MAX_TIMEOUT, settings
 from django_webhooks.encryption import Unreadable
 from django_webhooks.exceptions import UnreadableSecret
-from django_webhooks.models import Attempt, Delivery, Subscription
+from django_webhooks.incidents import GONE, Incidents, Result, note_results
+from django_webhooks.models import Attempt, Delivery
 from django_webhooks.retries import (
-    MAX_RETRY_AFTER,
-    OPEN_AFTER,
-    hold,
     next_delay,
     on_contention,
     parse_retry_after,
@@ -35,10 +32,6 @@ logger = logging.getLogger("django_webhooks")
 
 FINAL_ERRORS = frozenset({"blocked"})
 """Trying again would change nothing until a person has."""
-
-GONE = 410
-BUSY = (429, 503)
-"""Statuses whose `Retry-After` is meant for the whole endpoint (RFC 6585, RFC 9110 15.6.4)."""
 
 MASKED = "••••••"
 
@@ -226,22 +219,12 @@ class _Ledger:
 
     counts: Settled = field(default_factory=Settled)
     ended: list[_Ended] = field(default_factory=list)
-    disabled: list[Subscription] = field(default_factory=list)
+    incidents: Incidents = field(default_factory=Incidents)
 
     def announce(self) -> None:
         for each in self.ended:
             each.announce()
-        for subscription in self.disabled:
-            logger.warning(
-                "Webhook subscription %s is disabled: %s",
-                subscription.pk,
-                subscription.disabled_reason,
-            )
-            signals.subscription_disabled.send_robust(
-                sender=Subscription,
-                subscription=subscription,
-                reason=subscription.disabled_reason,
-            )
+        self.incidents.announce()
 
 
 def _write(using: str, outcomes: Sequence[Outcome]) -> _Ledger:
@@ -269,7 +252,7 @@ def _write(using: str, outcomes: Sequence[Outcome]) -> _Ledger:
             now = next(now for _, now in found.values())
             _write_succeeded(using, current, now, ledger)
             _write_failed(using, current, now, ledger)
-            _write_health(using, current, now, ledger)
+            ledger.incidents = _note_incidents(using, current, now)
     return ledger
 
 
@@ -346,63 +329,19 @@ def _complete(
     ]
 
 
-def _write_health(using: str, current: Current, now: datetime, ledger: _Ledger) -> None:
-    """How the endpoints do; in one order, so that two workers never wait for each other."""
-    by_subscription: dict[Subscription, list[tuple[Outcome, Attempt]]] = {}
-    for outcome, attempt in current:
-        if outcome.delivery.subscription is not None:
-            by_subscription.setdefault(outcome.delivery.subscription, []).append((outcome, attempt))
-    for subscription in sorted(by_subscription, key=lambda each: each.pk):
-        results = by_subscription[subscription]
-        row = Subscription.objects.using(using).filter(pk=subscription.pk)
-        if any(attempt.status_code == GONE for _, attempt in results):
-            _disable_gone(row, using, ledger)
-        elif any(not attempt.error for _, attempt in results):
-            # As it was when claimed: the row of one that does well is not touched at all.
-            if subscription.failure_count or subscription.failing_since:
-                row.update(failing_since=None, failure_count=0, held_until=None)
-        else:
-            _note_failures(row, results, now, ledger)
-
-
-def _note_failures(row: Any, results: Current, now: datetime, ledger: _Ledger) -> None:
-    """Nothing but failures: count them, hold the endpoint back, and at last disable it."""
-    subscription = row.first()
-    if subscription is None:
-        return
-    # A retry keeps to its own schedule, so it counts only as the probe that it is.
-    fresh = sum(1 for outcome, _ in results if subscription.is_open or outcome.delivery.round == 1)
-    failures = subscription.failure_count + fresh
-    since = subscription.failing_since or now
-    holds = [subscription.held_until] if subscription.held_until else []
-    if failures >= OPEN_AFTER and fresh:
-        holds = [now + timedelta(seconds=hold(failures, random.random()))]  # noqa: S311
-    holds += [now + timedelta(seconds=each) for each in map(_asked_to_wait, results) if each]
-    row.update(failing_since=since, failure_count=failures, held_until=max(holds, default=None))
-    limit = settings.DISABLE_AFTER
-    if limit is None or now - since < timedelta(seconds=limit):
-        return
-    reason = f"Nothing but failures since {since:%Y-%m-%d %H:%M} UTC."
-    if subscription.disable(reason, only_from=[Subscription.Status.ACTIVE]):
-        ledger.disabled.append(subscription)
-
-
-def _asked_to_wait(result: tuple[Outcome, Attempt]) -> float | None:
-    """Seconds for which an endpoint that has too much to do wants no request at all."""
-    outcome, attempt = result
-    if attempt.status_code not in BUSY:
-        return None
-    asked = parse_retry_after(outcome.exchange.retry_after, datetime.now(UTC))
-    return asked and min(asked, MAX_RETRY_AFTER)
-
-
-def _disable_gone(row: Any, using: str, ledger: _Ledger) -> None:
-    for subscription in row.exclude(status=Subscription.Status.DISABLED):
-        subscription.disable("The endpoint answered 410 Gone.")
-        Delivery.objects.using(using).filter(subscription=subscription).cancel(
-            "The endpoint answered 410 Gone to another delivery."
+def _note_incidents(using: str, current: Current, now: datetime) -> Incidents:
+    results = [
+        Result(
+            subscription=outcome.delivery.subscription,
+            error=attempt.error,
+            status_code=attempt.status_code,
+            retry_after=outcome.exchange.retry_after,
+            is_retry=outcome.delivery.round > 1,
         )
-        ledger.disabled.append(subscription)
+        for outcome, attempt in current
+        if outcome.delivery.subscription is not None
+    ]
+    return note_results(results, now, using)
 
 
 def describe(attempt: Attempt) -> str:

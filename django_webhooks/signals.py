@@ -15,5 +15,10 @@ delivery_succeeded = Signal()
 # Only when a delivery has finally failed; `attempt` is None when no request was possible.
 delivery_failed = Signal()
 
+# sender=Subscription, subscription: Subscription
+# Once per incident: the endpoint keeps failing and is held back; it answers again.
+subscription_failing = Signal()
+subscription_recovered = Signal()
+
 # sender=Subscription, subscription: Subscription, reason: str
 subscription_disabled = Signal()

@@ -36,11 +36,13 @@ LEVELS = {
     "outbox": 3,
     "fanout": 3,
     "claim": 3,
+    "incidents": 3,
     "delivery": 3,
     "health": 3,
     "retention": 3,
     # Whoever uses them.
     "capture": 4,
+    "notices": 4,
     "worker": 4,
     "admin": 4,
     "api": 4,
@@ -56,6 +58,7 @@ NEIGHBOURS = {
     ("backends", "conf"),
     ("registry", "payloads"),
     ("models", "transport"),  # check_headers: one rule for what is saved and what is sent
+    ("delivery", "incidents"),  # settle writes the results and what they mean, at once
     ("management", "worker"),
 }
 

@@ -82,6 +82,7 @@ WRONG = [
     ("OWNER_MODEL", 5),
     ("CONCURRENCY", 0),
     ("DISABLE_AFTER", -1),
+    ("EMAIL_OWNERS", "yes"),
     ("RETENTION", {"delivered": 3}),
     ("RETENTION", {"failed": -1}),
 ]
