@@ -593,7 +593,9 @@ def test_a_request_that_got_an_answer_begun_is_not_sent_again(transport):
 
 def test_many_threads_at_once(transport):
     with Receiver(reply(body=b"")) as receiver, ThreadPoolExecutor(16) as pool:
-        exchanges = list(pool.map(lambda n: transport.send(request(receiver.url)), range(300)))
+        exchanges = list(
+            pool.map(lambda n: transport.send(request(receiver.url, timeout=20)), range(300))
+        )
     assert {exchange.error for exchange in exchanges} == {""}
     assert len(receiver.requests) == 300
     assert receiver.connections <= 16
