@@ -3,13 +3,16 @@
 Runs in the worker. The same judgement answers "why not" and "what if", without writing a row.
 """
 
+import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
-from django.db import models, transaction
+from django.db import connections, models, transaction
+from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 
 from django_webhooks import conditions
@@ -20,18 +23,45 @@ from django_webhooks.retries import on_contention
 logger = logging.getLogger("django_webhooks")
 
 BATCH = 100
-"""Events that are fanned out in one transaction."""
+"""Events that are fanned out in one transaction, at most."""
+
+MATCHES = 2000
+"""Matches after which a transaction takes no further Event. Meanwhile nothing is claimed or
+settled, and on SQLite nobody else can save: it must take less than a second."""
+
+SECONDS = 0.5
+"""The same for the time it takes to judge, for many rules may yield few matches."""
 
 ROWS = 500
 """Deliveries that are inserted with one statement."""
 
+VALUES = 10_000
+"""Ids that are named in one statement; SQLite takes 32,766."""
 
-@dataclass(frozen=True)
+Kinds = Mapping[str, Mapping[str, str]]
+"""For `conditions.Facts`: event type → path → kind."""
+
+
+class RuleRow(NamedTuple):
+    """A rule as matching reads it.
+
+    Not a `Rule`: making ten thousand of them, with their subscriptions, takes longer than all
+    else; and nothing here needs secrets and headers, which would have to be decrypted.
+    """
+
+    event_type: str
+    conditions: str
+    """JSON: rules with the same text have the same verdict and the same words."""
+    subscription_id: Any
+    owner_id: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """A rule that fired on an event."""
 
     event: Event
-    rule: Rule
+    rule: RuleRow
 
 
 @dataclass(frozen=True)
@@ -63,8 +93,11 @@ def fan_out(using: str, limit: int = BATCH) -> int:
     Any number of workers may do so at once: an Event is locked while it is fanned out.
     """
     waiting = Event.objects.using(using).waiting().order_by("id")
-    ids = list(waiting.values_list("pk", flat=True)[:limit])
-    return on_contention(partial(_fan_out, ids, using), using) if ids else 0
+    types = dict(waiting.values_list("pk", "type")[:limit])
+    if not types:
+        return 0
+    kinds = kinds_of(types.values())
+    return on_contention(partial(_fan_out, list(types), kinds, using), using)
 
 
 def match(events: Sequence[Event], using: str) -> Iterator[Match]:
@@ -73,36 +106,36 @@ def match(events: Sequence[Event], using: str) -> Iterator[Match]:
     Conditions are judged here; whether a one-time subscription is still to be had is not.
     """
     rules = _rules_for(events, using)
+    kinds = kinds_of(event.type for event in events)
     for event in events:
-        facts = facts_of(event)
-        told: set[Any] = set()
-        for pattern in patterns_of(event.type):
-            for rule in rules.get(pattern, ()):
-                if rule.subscription_id in told or not _may_receive(rule.subscription, event):
-                    continue
-                if fires(rule.conditions, facts):
-                    told.add(rule.subscription_id)
-                    yield Match(event, rule)
+        yield from _match(event, rules, kinds)
 
 
-def fires(tree: Any, facts: conditions.Facts) -> bool:
-    """Whether conditions hold; a tree that can't be judged does not, and silences no other."""
+def fires(tree: str, facts: conditions.Facts) -> bool:
+    """Whether conditions, in JSON, hold; what can't be judged does not, and silences no other."""
     try:
-        return conditions.evaluate(tree, facts) is True
+        return conditions.evaluate(json.loads(tree), facts) is True
     except Exception:
         logger.exception("A condition tree could not be judged; its rule does not fire.")
         return False
 
 
-def facts_of(event: Event) -> conditions.Facts:
+def facts_of(event: Event, kinds: Kinds) -> conditions.Facts:
     """What the conditions of a rule are judged on."""
-    known = registry.get_type(event.type)
-    kinds = known.webhook.kinds() if known and known.webhook else {}
     return conditions.Facts(
         data=event.data,
         previous=event.previous if event.action == UPDATED else None,
-        kinds=kinds,
+        kinds=kinds.get(event.type, {}),
     )
+
+
+def kinds_of(types: Iterable[str]) -> Kinds:
+    """The kinds of the fields of each type.
+
+    A serializer is the project's code, which may be slow, query, or raise: so it is asked once
+    per type, and by `fan_out()` before anything is locked.
+    """
+    return {each: _kinds_of(each) for each in set(types)}
 
 
 def explain(event: Event, subscription: Subscription | None = None) -> list[Explanation]:
@@ -110,7 +143,7 @@ def explain(event: Event, subscription: Subscription | None = None) -> list[Expl
     rules = Rule.objects.using(event._state.db).select_related("subscription")
     if subscription is not None:
         rules = rules.filter(subscription=subscription)
-    facts = facts_of(event)
+    facts = facts_of(event, kinds_of([event.type]))
     return [_explain(rule, event, facts) for rule in rules.order_by("subscription_id", "pk")]
 
 
@@ -135,60 +168,119 @@ def preview(
         public = [each.type for each in registry.matching(event_type) if each.public]
         events = events.filter(models.Q(owner=owner) | models.Q(type__in=public))
     recent = list(events.order_by("-occurred_at", "-id")[:limit])
-    return Preview(len(recent), [each for each in recent if fires(tree, facts_of(each))])
+    text, kinds = json.dumps(tree), kinds_of(types)
+    return Preview(len(recent), [each for each in recent if fires(text, facts_of(each, kinds))])
 
 
-def _fan_out(ids: Sequence[str], using: str) -> int:
+def _fan_out(ids: Sequence[str], kinds: Kinds, using: str) -> int:
     with transaction.atomic(using=using):
         events = Event.objects.using(using)
         mine = events.lock(ids, skip_locked=True).filter(fanned_out_at__isnull=True)
-        locked = list(mine.with_now().order_by("id"))
+        locked = list(mine.with_now().defer("body").order_by("id"))
         if not locked:
             return 0
         now = locked[0].now
-        matches = match([event for event in locked if not event.error], using)
-        _insert(_one_time_once(list(matches), using), now, using)
-        events.filter(pk__in=[event.pk for event in locked]).update(fanned_out_at=now)
-    return len(locked)
+        taken, matches = _take(locked, kinds, using)
+        _insert(_still_to_be_had(matches, using), now, using)
+        events.filter(pk__in=[event.pk for event in taken]).update(fanned_out_at=now)
+    return len(taken)
 
 
-def _one_time_once(matches: Sequence[Match], using: str) -> list[Match]:
-    """Without what a one-time subscription has had already; those that fire now are completed.
+def _take(
+    waiting: Sequence[Event], kinds: Kinds, using: str
+) -> tuple[Sequence[Event], Sequence[Match]]:
+    """The Events for one transaction, at least one, and their matches. The others wait on."""
+    rules = _rules_for([event for event in waiting if not event.error], using)
+    taken: list[Event] = []
+    matches: list[Match] = []
+    until = time.monotonic() + SECONDS
+    for event in waiting:
+        taken.append(event)
+        matches += _judge(event, rules, kinds, using)
+        if len(matches) >= MATCHES or time.monotonic() >= until:
+            break
+    return taken, matches
 
-    The lock is what makes it exactly one: whoever comes second reads `completed`.
-    """
-    once = {
-        each.rule.subscription_id
-        for each in matches
-        if each.rule.subscription.mode == Subscription.Mode.ONE_TIME
-    }
-    if not once:
-        return list(matches)
-    subscriptions = Subscription.objects.using(using).active()
-    free = set(
-        subscriptions.filter(pk__in=once)
-        .order_by("pk")  # always in one order, so that two workers never wait for each other
-        .select_for_update()
-        .values_list("pk", flat=True)
-    )
-    subscriptions.filter(pk__in=free).update(status=Subscription.Status.COMPLETED)
-    kept = []
-    for each in matches:
-        if each.rule.subscription_id in once:
-            if each.rule.subscription_id not in free:
+
+def _judge(
+    event: Event, rules: Mapping[str, Sequence[RuleRow]], kinds: Kinds, using: str
+) -> list[Match]:
+    """The matches of one Event. One that can't be judged keeps the reason, and stops no other."""
+    if event.error:
+        return []
+    try:
+        return list(_match(event, rules, kinds))
+    except Exception as error:
+        logger.exception("Event %s could not be judged; it is sent to nobody.", event.pk)
+        reason = f"It could not be judged: {error!r}"
+        Event.objects.using(using).filter(pk=event.pk).update(error=reason)
+        return []
+
+
+def _match(event: Event, rules: Mapping[str, Sequence[RuleRow]], kinds: Kinds) -> Iterator[Match]:
+    holds = cache(partial(fires, facts=facts_of(event, kinds)))
+    told: set[Any] = set()
+    for pattern in patterns_of(event.type):
+        for rule in rules.get(pattern, ()):
+            if rule.subscription_id in told or not _may_receive(rule.owner_id, event):
                 continue
-            free.remove(each.rule.subscription_id)
+            if holds(rule.conditions):
+                told.add(rule.subscription_id)
+                yield Match(event, rule)
+
+
+def _still_to_be_had(matches: Sequence[Match], using: str) -> list[Match]:
+    """Without what was deleted meanwhile, and what a one-time subscription has had already;
+    those of them that fire now are completed.
+
+    The lock is what makes it exactly one: whoever comes second reads `completed`. And whoever
+    deletes a subscription waits for the deliveries that are made here, and cancels them, too.
+    """
+    free = {
+        pk: mode
+        for pk, mode, status in _lock({each.rule.subscription_id for each in matches}, using)
+        if mode != Subscription.Mode.ONE_TIME or status == Subscription.Status.ACTIVE
+    }
+    kept, completed = [], []
+    for each in matches:
+        pk = each.rule.subscription_id
+        if pk not in free:
+            continue
+        if free[pk] == Subscription.Mode.ONE_TIME:
+            del free[pk]
+            completed.append(pk)
         kept.append(each)
+    for lot in _lots(completed):
+        rows = Subscription.objects.using(using).filter(pk__in=lot)
+        rows.update(status=Subscription.Status.COMPLETED)
     return kept
 
 
-def _insert(matches: Iterable[Match], now: Any, using: str) -> None:
-    sentences: dict[int, str] = {}
+def _lock(ids: Iterable[Any], using: str) -> Iterator[tuple[Any, str, str]]:
+    """Id, mode and status of those subscriptions that are there, locked."""
+    # Their keys stay, so that whoever inserts what points to them need not wait.
+    no_key = connections[using].features.has_select_for_no_key_update
+    rows = Subscription.objects.using(using).select_for_update(no_key=no_key)
+    # Always in one order, so that two workers never wait for each other.
+    for lot in _lots(sorted(ids)):
+        yield from rows.filter(pk__in=lot).order_by("pk").values_list("pk", "mode", "status")
+
+
+def _lots(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (ids[start : start + VALUES] for start in range(0, len(ids), VALUES))
+
+
+def _insert(matches: Sequence[Match], now: Any, using: str) -> None:
+    wordings = {(each.rule.event_type, each.rule.conditions) for each in matches}
+    sentences = {
+        (pattern, tree): str(Rule(event_type=pattern, conditions=json.loads(tree)))
+        for pattern, tree in wordings
+    }
     rows = [
         Delivery(
-            event=each.event,
-            subscription=each.rule.subscription,
-            matched=sentences.setdefault(each.rule.pk, str(each.rule)),
+            event_id=each.event.pk,
+            subscription_id=each.rule.subscription_id,
+            matched=sentences[each.rule.event_type, each.rule.conditions],
             next_attempt_at=now,
             created_at=now,
         )
@@ -198,7 +290,7 @@ def _insert(matches: Iterable[Match], now: Any, using: str) -> None:
     Delivery.objects.using(using).bulk_create(rows, batch_size=ROWS, ignore_conflicts=True)
 
 
-def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[Rule]]:
+def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[RuleRow]]:
     """The active rules by pattern that may fire on any of the events: one query."""
     patterns = {pattern for event in events for pattern in patterns_of(event.type)}
     rules = Rule.objects.using(using).active().filter(event_type__in=patterns)
@@ -208,17 +300,31 @@ def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[Rule]]:
         if owners:
             wanted |= models.Q(subscription__owner__in=owners)
         rules = rules.filter(wanted)
-    found: dict[str, list[Rule]] = {}
-    for rule in rules.select_related("subscription").order_by("pk"):
+    text = Cast("conditions", models.TextField())
+    columns = ("event_type", text, "subscription_id", "subscription__owner_id")
+    found: dict[str, list[RuleRow]] = {}
+    for rule in map(RuleRow._make, rules.order_by("pk").values_list(*columns)):
         found.setdefault(rule.event_type, []).append(rule)
     return found
 
 
-def _may_receive(subscription: Subscription, event: Event) -> bool:
+def _kinds_of(event_type: str) -> Mapping[str, str]:
+    known = registry.get_type(event_type)
+    try:
+        return known.webhook.kinds() if known and known.webhook else {}
+    except Exception:
+        logger.exception(
+            "The fields of %s can't be described; conditions are judged without their kinds.",
+            event_type,
+        )
+        return {}
+
+
+def _may_receive(owner_id: Any, event: Event) -> bool:
     """Unowned subscriptions receive all; owned ones their own events and public types."""
-    if subscription.owner_id is None or _is_public(event):
+    if owner_id is None or _is_public(event):
         return True
-    return event.owner_id is not None and subscription.owner_id == event.owner_id
+    return event.owner_id is not None and owner_id == event.owner_id
 
 
 def _is_public(event: Event) -> bool:
@@ -235,8 +341,8 @@ def _explain(rule: Rule, event: Event, facts: conditions.Facts) -> Explanation:
         }
         return Explanation(rule, False, reason)
     if event.error:
-        return Explanation(rule, False, _("The event could not be rendered: ") + event.error)
-    if not _may_receive(subscription, event):
+        return Explanation(rule, False, _("The event is sent to nobody: ") + event.error)
+    if not _may_receive(subscription.owner_id, event):
         return Explanation(rule, False, _("The event belongs to another owner."))
     verdict = conditions.explain(rule.conditions, facts)
     fired = verdict.value is True

@@ -387,9 +387,14 @@ class Subscription(models.Model):
 
 @receiver(models.signals.pre_delete, sender=Subscription)
 def cancel_deliveries_of_deleted(instance: Subscription, using: str, **kwargs: Any) -> None:
-    Delivery.objects.using(using).filter(subscription=instance).cancel(
-        f"The subscription {instance} was deleted."
-    )
+    """Also those that a fan-out makes meanwhile: it holds a lock on the subscription."""
+    deliveries = Delivery.objects.using(using).filter(subscription=instance)
+    reason = f"The subscription {instance} was deleted."
+    # Deliveries before their subscription: that is the order in which `settle()` locks them.
+    deliveries.cancel(reason)
+    row = Subscription.objects.using(using).filter(pk=instance.pk)
+    list(row.select_for_update().values_list("pk"))
+    deliveries.cancel(reason)
 
 
 # Rule

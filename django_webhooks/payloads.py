@@ -204,7 +204,9 @@ def find_field(model: type[models.Model], path: Path) -> models.Field[Any, Any] 
         relation = model._meta.get_field(name)
         if not relation.is_relation or relation.many_to_many or relation.one_to_many:
             raise FieldDoesNotExist(f"{name!r} does not lead to one object")
-        model = cast("type[models.Model]", relation.related_model)
+        if relation.related_model is None:  # a GenericForeignKey
+            raise FieldDoesNotExist(f"{name!r} leads to objects of any model")
+        model = relation.related_model
     try:
         field = model._meta.get_field(last)
     except FieldDoesNotExist:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 from django.db import models
 from django.utils import timezone
@@ -10,7 +11,7 @@ from django_webhooks.conf import settings
 from django_webhooks.models import Delivery, Event, outbox_aliases
 
 BATCH = 1000
-"""Rows deleted in one transaction, so that nobody waits long for a lock."""
+"""Rows changed in one transaction, so that nobody waits long for a lock."""
 
 ENDED = {
     Delivery.Status.SUCCEEDED: "succeeded",
@@ -25,6 +26,7 @@ def prune() -> Iterator[tuple[str, int]]:
     May be interrupted after any batch and run again.
     """
     for using in outbox_aliases():
+        _cancel_orphans(using)
         for status, key in ENDED.items():
             days = settings.RETENTION[key]
             if days is not None:
@@ -37,6 +39,16 @@ def prune() -> Iterator[tuple[str, int]]:
             yield from _delete(_bare_events(using, days), "events without a delivery")
 
 
+def _cancel_orphans(using: str) -> None:
+    """End what waits for a subscription that was deleted past Django, by SQL or `_raw_delete()`.
+
+    Nothing would ever send it, and what has not ended is kept for ever.
+    """
+    orphans = Delivery.objects.using(using).pending().filter(subscription__isnull=True)
+    for ids in _batches(orphans):
+        orphans.filter(pk__in=ids).cancel("The subscription was deleted.")
+
+
 def _bare_events(using: str, days: float) -> "models.QuerySet[Event]":
     """Events no rule fired on, and those whose deliveries have all been pruned."""
     return Event.objects.using(using).filter(
@@ -46,7 +58,13 @@ def _bare_events(using: str, days: float) -> "models.QuerySet[Event]":
     )
 
 
-def _delete(rows: "models.QuerySet[models.Model]", what: str) -> Iterator[tuple[str, int]]:
-    while ids := list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+def _delete(rows: "models.QuerySet[Any]", what: str) -> Iterator[tuple[str, int]]:
+    for ids in _batches(rows):
         rows.filter(pk__in=ids).delete()
         yield what, len(ids)
+
+
+def _batches(rows: "models.QuerySet[Any]") -> Iterator[list[Any]]:
+    """Ids of those of `rows` that are left; whoever asks on has done something to them."""
+    while ids := list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        yield ids

@@ -79,8 +79,11 @@ def _ids(using: str) -> list[str]:
 
 def _capture(events: list[Event], using: str) -> Iterator[CapturedWebhook]:
     completed = set()
-    for each in match(events, using):
-        subscription = each.rule.subscription
+    matches = list(match(events, using))
+    ids = {each.rule.subscription_id for each in matches}
+    subscriptions = Subscription.objects.using(using).in_bulk(ids)
+    for each in matches:
+        subscription = subscriptions[each.rule.subscription_id]
         if subscription.pk in completed:
             continue
         if subscription.mode == Subscription.Mode.ONE_TIME:

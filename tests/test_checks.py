@@ -6,8 +6,11 @@ import sys
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
 from django.core.checks import run_checks
-from django.db import connections
+from django.db import connections, models
+from django.test.utils import isolate_apps
 
 from django_webhooks.checks import TAG
 from django_webhooks.conf import OPTIONS
@@ -204,6 +207,20 @@ def test_there_is_no_implicit_all_fields(publish):
 def test_field_that_does_not_exist_is_refused(publish, path):
     publish(Order, type("OrderWebhook", (ModelWebhook,), {"fields": ["id", path]}))
     assert repr(path) in only("E011").msg
+
+
+@isolate_apps("tests.shop")
+def test_path_through_a_generic_relation_is_refused(publish):
+    class Label(models.Model):
+        content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE)
+        object_id = models.IntegerField()
+        target = GenericForeignKey()
+
+        class Meta:
+            app_label = "shop"
+
+    publish(Label, type("LabelWebhook", (ModelWebhook,), {"fields": ["id", "target.name"]}))
+    assert "'target' leads to objects of any model" in only("E011").msg
 
 
 def test_fields_and_serializer_are_one_too_many(publish):

@@ -1,25 +1,30 @@
 """Who is told: rules, owners, the three kinds of webhooks, and the answer to "why not"."""
 
 import io
+import threading
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection, transaction
 from django.db.models import F
+from django.db.models.signals import pre_delete
 from django.utils import timezone
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from rest_framework import serializers
 
-from django_webhooks import conditions
+from django_webhooks import conditions, fanout
 from django_webhooks.exceptions import ConditionError, UnknownEventType
 from django_webhooks.fanout import explain, fan_out, preview
 from django_webhooks.models import Delivery, Event, Rule, Subscription
 from django_webhooks.outbox import publish
+from django_webhooks.registry import ModelWebhook, registry
 from django_webhooks.worker import drain
-from tests.shop.models import Country, Customer, Gadget, Item, Order
+from tests.shop.models import Country, Customer, Gadget, Item, Order, Unheard
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
@@ -209,6 +214,163 @@ def test_event_that_could_not_be_rendered_is_sent_to_nobody():
     assert not Event.objects.waiting().exists()
 
 
+# One project's mistake is nobody else's
+
+
+class MoodySerializer(serializers.Serializer):
+    """It can't be described without an instance."""
+
+    def get_fields(self):
+        return {"name": serializers.CharField()} if self.instance.name else {}
+
+
+@pytest.fixture
+def publish_unheard():
+    """Publishes `Unheard` for the time of a test, with these attributes of its webhook."""
+
+    def add(**attributes) -> None:
+        registry.add(Unheard, type("UnheardWebhook", (ModelWebhook,), attributes))
+
+    yield add
+    registry.remove(Unheard)
+
+
+def test_serializer_that_cannot_be_described_keeps_nobody_from_being_told(publish_unheard):
+    publish_unheard(serializer_class=MoodySerializer)
+    listen(tree={"field": "name", "op": "eq", "value": "1"}, name="conditional")
+    listen(name="all")
+    Order.objects.create(number="1")
+    Unheard.objects.create(name="1")
+    fan_out("default")
+    assert told() == [
+        ("all", "shop.order.created"),
+        ("all", "shop.unheard.created"),
+        ("conditional", "shop.unheard.created"),
+    ]
+
+
+def test_serializer_is_asked_before_anything_is_locked(publish_unheard):
+    """A query of its own that fails would end the transaction of the fan-out, on PostgreSQL."""
+    depths = []
+
+    class CuriousSerializer(serializers.Serializer):
+        def get_fields(self):
+            depths.append(len(connection.savepoint_ids))
+            return {}
+
+    publish_unheard(serializer_class=CuriousSerializer)
+    listen()
+    Unheard.objects.create(name="1")
+    depths.clear()
+    fan_out("default")
+    assert depths == [len(connection.savepoint_ids)]
+
+
+def test_event_that_cannot_be_judged_keeps_the_reason_and_holds_up_no_other(monkeypatch):
+    listen()
+    for number in "123":
+        Order.objects.create(number=number)
+    facts_of = fanout.facts_of
+
+    def fussy(event, kinds):
+        if event.data["number"] == "2":
+            raise RuntimeError("not this one\0")
+        return facts_of(event, kinds)
+
+    monkeypatch.setattr(fanout, "facts_of", fussy)
+    assert fan_out("default") == 3
+    sent = Event.objects.filter(deliveries__isnull=False).order_by("id")
+    assert [event.data["number"] for event in sent] == ["1", "3"]
+    assert "not this one" in Event.objects.exclude(error="").get().error
+    assert not Event.objects.waiting().exists()
+
+
+# Subscriptions that are deleted meanwhile
+
+committed = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+has_row_locks = pytest.mark.skipif(
+    not connection.features.has_select_for_update,
+    reason="on SQLite one transaction writes at a time",
+)
+
+
+def elsewhere(action):
+    """Begins `action` in another connection, where it may have to wait; gives what awaits it."""
+    errors = []
+
+    def run() -> None:
+        try:
+            action()
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(0.5)
+
+    def finish() -> None:
+        thread.join(20)
+        assert not thread.is_alive()
+        assert errors == []
+
+    return finish
+
+
+@committed
+@has_row_locks
+@pytest.mark.parametrize("step", ["_still_to_be_had", "_insert"])
+def test_deletion_during_fan_out_harms_neither(step, monkeypatch):
+    goes, stays = listen(name="goes"), listen(name="stays")
+    Order.objects.create(number="1")
+    then, begun = getattr(fanout, step), []
+
+    def delete_first(*args):
+        begun.append(elsewhere(goes.delete))
+        return then(*args)
+
+    monkeypatch.setattr(fanout, step, delete_first)
+    assert fan_out("default") == 1
+    begun[0]()
+    assert Delivery.objects.pending().get().subscription == stays
+    assert not Subscription.objects.filter(name="goes").exists()
+
+
+@committed
+@has_row_locks
+def test_fan_out_during_a_deletion_leaves_nothing_pending():
+    subscription = listen()
+    Order.objects.create(number="1")
+    begun = []
+
+    def fan_out_now(**kwargs) -> None:
+        begun.append(elsewhere(lambda: fan_out("default")))
+
+    pre_delete.connect(fan_out_now, sender=Subscription)
+    try:
+        subscription.delete()
+    finally:
+        pre_delete.disconnect(fan_out_now, sender=Subscription)
+    begun[0]()
+    assert not Delivery.objects.pending().exists()
+    assert not Event.objects.waiting().exists()
+
+
+@committed
+@has_row_locks
+def test_deletion_and_settling_never_wait_for_each_other():
+    subscription = listen()
+    Order.objects.create(number="1")
+    fan_out("default")
+    with transaction.atomic():  # in the order of `delivery.settle()`
+        assert list(Delivery.objects.lock([Delivery.objects.get().pk]))
+        finish = elsewhere(Subscription.objects.get().delete)
+        Subscription.objects.filter(pk=subscription.pk).update(failing_since=timezone.now())
+    finish()
+    assert Delivery.objects.get().status == "cancelled"
+
+
 # Owners
 
 
@@ -294,9 +456,74 @@ def test_fan_out_costs_the_same_number_of_queries_for_many_rules(
         listen(name=str(number))
     for number in range(5):
         Order.objects.create(number=number)
-    with django_assert_max_num_queries(10):  # SQLite takes more statements for many values
+    with django_assert_max_num_queries(11):  # SQLite takes more statements for many values
         fan_out("default")
     assert Delivery.objects.count() == count * 5
+
+
+def test_fan_out_takes_one_event_at_least_and_leaves_what_would_take_long(monkeypatch):
+    for name in "ab":
+        listen(name=name)
+    for number in range(6):
+        Order.objects.create(number=number)
+    monkeypatch.setattr(fanout, "MATCHES", 3)
+    assert fan_out("default") == 2
+    assert Event.objects.waiting().count() == 4
+    monkeypatch.setattr(fanout, "MATCHES", 1)
+    assert fan_out("default") == 1
+    monkeypatch.setattr(fanout, "MATCHES", 2000)
+    monkeypatch.setattr(fanout, "SECONDS", 0)
+    assert fan_out("default") == 1
+    monkeypatch.undo()
+    assert fan_out("default") == 2
+    assert len(told()) == 12
+
+
+def test_more_subscriptions_than_one_statement_can_name_are_told(monkeypatch):
+    monkeypatch.setattr(fanout, "VALUES", 2)
+    for number in range(5):
+        listen(name=str(number), mode="one_time" if number % 2 else "recurring")
+    Order.objects.create(number="1")
+    Order.objects.create(number="2")
+    fan_out("default")
+    assert [name for name, _ in told()] == ["0", "0", "1", "2", "2", "3", "4", "4"]
+    assert Subscription.objects.filter(status="completed").count() == 2
+
+
+def test_rule_is_put_into_words_once_for_all_its_events(monkeypatch):
+    described = []
+    describe = registry.describe
+    monkeypatch.setattr(registry, "describe", lambda name: described.append(name) or describe(name))
+    listen("shop.order.*")
+    for number in "123":
+        Order.objects.create(number=number)
+    described.clear()
+    fan_out("default")
+    assert described == ["shop.order.*"]
+
+
+def test_equal_conditions_are_judged_once_for_all_their_rules(monkeypatch):
+    for name in "abc":
+        listen(tree={"field": "number", "op": "eq", "value": "1"}, name=name)
+    Order.objects.create(number="1")
+    judged = []
+    evaluate = conditions.evaluate
+    monkeypatch.setattr(
+        conditions, "evaluate", lambda tree, facts: judged.append(tree) or evaluate(tree, facts)
+    )
+    fan_out("default")
+    assert [name for name, _ in told()] == ["a", "b", "c"]
+    assert len(judged) == 1
+
+
+def test_fan_out_decrypts_no_secret(monkeypatch):
+    listen(headers={"Authorization": "Bearer x"})
+    Order.objects.create(number="1")
+    decrypted = []
+    monkeypatch.setattr("django_webhooks.encryption.decrypt", decrypted.append)
+    fan_out("default")
+    assert len(told()) == 1
+    assert decrypted == []
 
 
 # Why, why not, what if

@@ -21,6 +21,7 @@ from django_webhooks import models, signals, worker
 from django_webhooks.backends.base import HOLD_BACK
 from django_webhooks.backends.django_q import SWEEP, DjangoQBackend
 from django_webhooks.conf import settings as webhook_settings
+from django_webhooks.fanout import fan_out
 from django_webhooks.management.commands import webhooks_drain
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
 from django_webhooks.outbox import publish
@@ -553,6 +554,16 @@ def test_status_tells_the_backlog_and_fails_over_the_lag(subscribe):
     assert caught.value.returncode == 1
     call_command("webhooks_drain", stdout=io.StringIO())
     assert re.search(r"worker seen: +\d s ago", status("--max-lag", "1"))
+
+
+def test_prune_ends_what_waits_for_a_subscription_that_was_deleted_by_sql(subscribe):
+    subscribe("shop.order.*")
+    order()
+    fan_out("default")
+    Delivery.objects.update(subscription=None)
+    call_command("webhooks_prune", stdout=io.StringIO())
+    assert Delivery.objects.get().status == "cancelled"
+    assert Delivery.objects.get().reason == "The subscription was deleted."
 
 
 def test_prune_follows_the_retention_and_keeps_what_has_not_ended(subscribe, receiver, settings):
