@@ -54,6 +54,7 @@ class RuleRow(NamedTuple):
     """JSON: rules with the same text have the same verdict and the same words."""
     subscription_id: Any
     owner_id: Any
+    ordered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ def _fan_out(ids: Sequence[str], kinds: Kinds, using: str) -> int:
         if not locked:
             return 0
         now = locked[0].now
-        taken, matches = _take(locked, kinds, using)
+        taken, matches = _in_order(*_take(locked, kinds, using), using)
         _insert(_still_to_be_had(matches, using), now, using)
         events.filter(pk__in=[event.pk for event in taken]).update(fanned_out_at=now)
     return len(taken)
@@ -200,6 +201,26 @@ def _take(
         if len(matches) >= MATCHES or time.monotonic() >= until:
             break
     return taken, matches
+
+
+def _in_order(
+    taken: Sequence[Event], matches: Sequence[Match], using: str
+) -> tuple[Sequence[Event], Sequence[Match]]:
+    """Without the Events that come after one of the same object which another worker fans out
+    now, where a subscription wants them in order. They wait for the next time."""
+    wanted = [each.event for each in matches if each.rule.ordered and each.event.subject_id]
+    if not wanted:
+        return taken, matches
+    waiting = Event.objects.using(using).waiting().exclude(pk__in=[event.pk for event in taken])
+    earlier = waiting.filter(subject_id__in={event.subject_id for event in wanted})
+    first: dict[str, str] = {}
+    for other in earlier.only("subject_type", "subject_id").order_by("pk"):
+        first.setdefault(other.order_key, other.pk)
+    late = {event.pk for event in wanted if event.pk > first.get(event.order_key, event.pk)}
+    return (
+        [event for event in taken if event.pk not in late],
+        [each for each in matches if each.event.pk not in late],
+    )
 
 
 def _judge(
@@ -282,6 +303,7 @@ def _insert(matches: Sequence[Match], now: Any, using: str) -> None:
             subscription_id=each.rule.subscription_id,
             matched=sentences[each.rule.event_type, each.rule.conditions],
             next_attempt_at=now,
+            order_key=each.event.order_key if each.rule.ordered else "",
             created_at=now,
         )
         for each in matches
@@ -301,7 +323,8 @@ def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[RuleRow]]:
             wanted |= models.Q(subscription__owner__in=owners)
         rules = rules.filter(wanted)
     text = Cast("conditions", models.TextField())
-    columns = ("event_type", text, "subscription_id", "subscription__owner_id")
+    names = ("subscription_id", "subscription__owner_id", "subscription__ordered")
+    columns = ("event_type", text, *names)
     found: dict[str, list[RuleRow]] = {}
     for rule in map(RuleRow._make, rules.order_by("pk").values_list(*columns)):
         found.setdefault(rule.event_type, []).append(rule)

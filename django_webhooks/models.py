@@ -8,6 +8,7 @@ does, the row is simply due again.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import secrets
@@ -213,6 +214,14 @@ class Subscription(models.Model):
     )
     max_per_second = models.FloatField(
         _("requests per second"), null=True, blank=True, help_text=_("Empty: no limit.")
+    )
+    ordered = models.BooleanField(
+        _("in order"),
+        default=False,
+        help_text=_(
+            "The events of one object arrive in their order, one at a time: each waits until the "
+            "one before has succeeded or been given up."
+        ),
     )
     next_slot_at = models.DateTimeField(null=True, editable=False)
     disabled_reason = models.CharField(_("disabled because"), max_length=500, blank=True)
@@ -555,6 +564,14 @@ class Event(models.Model):
         if value is not None:  # an object may be false
             self.subject_type, self.subject_id = label_of(value), str(value.pk)
 
+    @property
+    def order_key(self) -> str:
+        """The same for all events of one object; empty without an object."""
+        if not self.subject_id:
+            return ""
+        text = f"{self.subject_type}:{self.subject_id}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
 
 # Delivery
 
@@ -577,7 +594,14 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
         )
 
     def due(self) -> DeliveryQuerySet:
-        return self.sendable().filter(next_attempt_at__lte=database_now(self.db))
+        """Those that may be sent now, as far as they themselves are concerned."""
+        due = self.sendable().filter(next_attempt_at__lte=database_now(self.db))
+        earlier = Delivery.objects.using(self.db).filter(
+            subscription=models.OuterRef("subscription"),
+            order_key=models.OuterRef("order_key"),
+            event_id__lt=models.OuterRef("event_id"),
+        )
+        return due.filter(models.Q(order_key="") | ~models.Exists(earlier))
 
     def in_flight(self) -> DeliveryQuerySet:
         return self.pending().filter(lease_token__isnull=False)
@@ -613,6 +637,7 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
             completed_at=now,
             next_attempt_at=None,
             lease_token=None,
+            order_key="",
             reason=reason[:500],
         )
 
@@ -663,6 +688,8 @@ class Delivery(models.Model):
     first_attempt = models.PositiveIntegerField(default=1, editable=False)
     next_attempt_at = models.DateTimeField(_("next attempt"), null=True, blank=True)
     lease_token = models.UUIDField(null=True, editable=False)
+    order_key = models.CharField(max_length=32, blank=True, default="", editable=False)
+    """Of an object's event that is still to be delivered in order; empty for all others."""
     completed_at = models.DateTimeField(_("completed"), null=True, blank=True)
     reason = models.CharField(_("reason"), max_length=500, blank=True)
     created_at = models.DateTimeField(_("created"), default=timezone.now)
@@ -680,6 +707,7 @@ class Delivery(models.Model):
             models.Index(fields=["next_attempt_at"], name="webhooks_delivery_due"),
             models.Index(fields=["subscription", "status"], name="webhooks_delivery_status"),
             models.Index(fields=["status", "completed_at"], name="webhooks_delivery_completed"),
+            models.Index(fields=["order_key", "subscription"], name="webhooks_delivery_order"),
         ]
 
     def __str__(self) -> str:

@@ -1,6 +1,9 @@
 """Which Deliveries are next: due, fair, within limits, and taken by one worker alone."""
 
+import json
+import threading
 import time
+from collections import Counter
 from datetime import timedelta
 from uuid import uuid4
 
@@ -8,11 +11,12 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_webhooks import delivery, signals
+from django_webhooks import delivery, fanout, signals
 from django_webhooks.claim import Claimer, Pace, pace
 from django_webhooks.fanout import fan_out
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.worker import drain
+from tests.processes import Process, running, wait_until
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
@@ -223,3 +227,93 @@ def test_drain_that_is_out_of_time_gives_back_what_it_has_not_begun(subscribe, r
     assert len(receiver.requests) == 2
     assert not Delivery.objects.filter(lease_token__isnull=False).exists()
     assert sorted(Delivery.objects.values_list("attempt_count", flat=True)) == [0] * 8 + [1] * 2
+
+
+# In order
+
+
+def numbers(receiver) -> dict[str, list[str]]:
+    """For each order that was told of, its statuses as they arrived."""
+    found: dict[str, list[str]] = {}
+    for request in receiver.requests:
+        data = json.loads(request.body)["data"]["object"]
+        found.setdefault(data["number"], []).append(data["status"])
+    return found
+
+
+def change(count: int) -> None:
+    """Three orders, each changed so often, by turns."""
+    orders = [order(number=number, status="0") for number in "abc"]
+    for status in range(1, count):
+        for each in orders:
+            each.status = str(status)
+            each.save()
+
+
+def test_events_of_an_object_arrive_in_order_one_at_a_time(subscribe, receiver, settings):
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "RETRY_SCHEDULE": [0.05] * 9}
+    flying, most, lock = Counter(), Counter(), threading.Lock()
+
+    def answer(request):
+        number = json.loads(request.body)["data"]["object"]["number"]
+        with lock:
+            flying[number] += 1
+            most[number] = max(most[number], flying[number])
+            most["all"] = max(most["all"], sum(flying.values()))
+        time.sleep(0.02)
+        with lock:
+            flying[number] -= 1
+        return 500 if len(receiver.requests) % 4 == 0 else 200
+
+    receiver.answer = answer
+    subscribe("shop.order.*", ordered=True)
+    change(8)
+    assert wait_until(lambda: not drain() and not Delivery.objects.pending().exists(), 20)
+    succeeded = {number: list(dict.fromkeys(seen)) for number, seen in numbers(receiver).items()}
+    assert succeeded == {number: [str(each) for each in range(8)] for number in "abc"}
+    assert [most[number] for number in "abc"] == [1, 1, 1]
+    assert most["all"] > 1, "different objects do not wait for each other"
+
+
+def test_head_that_is_given_up_lets_the_next_pass(subscribe, receiver, settings):
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "RETRY_SCHEDULE": [0]}
+    receiver.answer = lambda request: 500 if b'"status":"0","total"' in request.body else 200
+    subscribe("shop.order.*", ordered=True)
+    change(3)
+    for _ in range(3):
+        drain()
+    assert numbers(receiver)["a"] == ["0", "0", "1", "2"]
+    assert set(Delivery.objects.values_list("status", "order_key")) == {
+        ("failed", ""),
+        ("succeeded", ""),
+    }
+
+
+def test_head_that_waits_for_its_retry_is_not_overtaken(subscribe, receiver):
+    receiver.answer = lambda request: 500 if b'"status":"0","total"' in request.body else 200
+    subscribe("shop.order.*", ordered=True)
+    change(3)
+    drain()
+    assert numbers(receiver) == {"a": ["0"], "b": ["0"], "c": ["0"]}
+    assert not Delivery.objects.due().exists(), "what waits for its turn is not late"
+
+
+def test_event_whose_predecessor_another_worker_fans_out_waits_for_it(subscribe):
+    subscribe("shop.order.*", ordered=True)
+    change(2)
+    first = Event.objects.earliest("id")
+    same = Event.objects.filter(subject_id=first.subject_id).latest("id")
+    kinds = fanout.kinds_of([first.type, same.type])
+    # As if the first were locked by another worker: this one has got only what came later.
+    assert fanout._fan_out([same.pk], kinds, "default") == 0
+    assert fanout._fan_out([first.pk, same.pk], kinds, "default") == 2
+
+
+def test_workers_side_by_side_keep_the_order(subscribe, receiver):
+    subscribe("shop.order.*", ordered=True)
+    workers = [Process("webhooks_drain", "--loop") for _ in range(3)]
+    with running(*workers):
+        change(20)
+        assert wait_until(lambda: not Event.objects.waiting().exists(), 30)
+        assert wait_until(lambda: not Delivery.objects.pending().exists(), 30)
+    assert numbers(receiver) == {number: [str(each) for each in range(20)] for number in "abc"}

@@ -118,7 +118,7 @@ class SubscriptionAdmin(PageActionsAdmin):
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        basics = ["name", "url", "owner", "mode"]
+        basics = ["name", "url", "owner", "mode", "ordered"]
         limits = ["timeout", "max_per_second"]
         if obj is None:
             return [

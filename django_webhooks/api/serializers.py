@@ -117,6 +117,7 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
             "name",
             "url",
             "mode",
+            "ordered",
             "status",
             "disabled_reason",
             "headers",

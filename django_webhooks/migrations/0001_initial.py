@@ -30,6 +30,7 @@ class Migration(migrations.Migration):
                 ('first_attempt', models.PositiveIntegerField(default=1, editable=False)),
                 ('next_attempt_at', models.DateTimeField(blank=True, null=True, verbose_name='next attempt')),
                 ('lease_token', models.UUIDField(editable=False, null=True)),
+                ('order_key', models.CharField(blank=True, default='', editable=False, max_length=32)),
                 ('completed_at', models.DateTimeField(blank=True, null=True, verbose_name='completed')),
                 ('reason', models.CharField(blank=True, max_length=500, verbose_name='reason')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='created')),
@@ -112,6 +113,7 @@ class Migration(migrations.Migration):
                 ('secrets', django_webhooks.encryption.EncryptedJSONField(default=django_webhooks.models.make_secrets, editable=False)),
                 ('timeout', models.FloatField(blank=True, help_text='Seconds for a whole exchange. Empty: the TIMEOUT setting.', null=True, validators=[django.core.validators.MaxValueValidator(30.0)], verbose_name='timeout')),
                 ('max_per_second', models.FloatField(blank=True, help_text='Empty: no limit.', null=True, verbose_name='requests per second')),
+                ('ordered', models.BooleanField(default=False, help_text='The events of one object arrive in their order, one at a time: each waits until the one before has succeeded or been given up.', verbose_name='in order')),
                 ('next_slot_at', models.DateTimeField(editable=False, null=True)),
                 ('disabled_reason', models.CharField(blank=True, max_length=500, verbose_name='disabled because')),
                 ('failing_since', models.DateTimeField(editable=False, null=True, verbose_name='failing since')),
@@ -180,6 +182,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='delivery',
             index=models.Index(fields=['status', 'completed_at'], name='webhooks_delivery_completed'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(fields=['order_key', 'subscription'], name='webhooks_delivery_order'),
         ),
         migrations.AddConstraint(
             model_name='delivery',
