@@ -7,7 +7,7 @@ SOURCES := $(shell find django_webhooks -type f -not -name '*.py[co]')
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint migrations tox dist clean
+.PHONY: help demo test bench lint migrations tox dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,10 @@ demo: .venv-demo/ready ## Run the example: shop, cluster, receiver. ONCE=1 stops
 
 test: .venv-test/ready ## Run the tests, on SQLite or DATABASE_URL=…; ARGS=… goes to pytest.
 	.venv-test/bin/python -m pytest $(ARGS)
+
+bench: .venv-test/ready ## Run the benchmarks, on SQLite or DATABASE_URL=…; each prints ratios of one run.
+	.venv-test/bin/python -m tests.benchmarks.fan_out
+	.venv-test/bin/python -m tests.benchmarks.fairness
 
 lint: .venv-lint/ready ## Check style, formatting and types.
 	.venv-lint/bin/ruff check .

@@ -1,6 +1,7 @@
 """A real receiver on a free port that keeps a ledger of all it got."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    at: float = field(default_factory=time.monotonic)
+    """When it came, in seconds of the monotonic clock."""
 
     @property
     def id(self) -> str:
@@ -62,6 +65,9 @@ class Receiver:
         class Server(ThreadingHTTPServer):
             request_queue_size = 128
             daemon_threads = True
+
+            def handle_error(self, *args: object) -> None:
+                """Who hangs up in the middle is no news here."""
 
         self.server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()

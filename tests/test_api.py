@@ -340,6 +340,7 @@ def test_a_subscription_reads_as_it_was_written(api: APIClient) -> None:
     del read["id"], read["created_at"], read["updated_at"]
     assert read == {
         **body,
+        "ordered": False,
         "status": "active",
         "disabled_reason": "",
         "headers": {"Authorization": "••••••"},
@@ -851,6 +852,15 @@ def test_each_example_of_the_catalogue_fits_its_schema(api: APIClient) -> None:
     for row in api.get("/webhooks/event-types/").json():
         assert row["example"] is not None or row["type"] == "billing.notice"
         jsonschema.validate(row["example"], row["schema"], jsonschema.Draft202012Validator)
+
+
+def test_catalogue_survives_a_serializer_that_cannot_be_described(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = registry.require_type("shop.order.created")
+    monkeypatch.setattr(type(known.webhook), "serializer_class", object)
+    rows = {row["type"]: row for row in api.get("/webhooks/event-types/").json()}
+    assert (rows["shop.order.created"]["schema"], rows["shop.order.created"]["example"]) == ({}, {})
 
 
 @pytest.mark.django_db

@@ -5,7 +5,8 @@ came back from an endpoint is told in codes only: bodies and details of the netw
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from copy import copy
 from datetime import UTC, datetime
 from math import isfinite
@@ -20,6 +21,8 @@ from django_webhooks.delivery import MASKED
 from django_webhooks.encryption import Unreadable
 from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
 from django_webhooks.registry import EventType
+
+logger = logging.getLogger("django_webhooks")
 
 MAX_RULES = 100
 MIN_PER_SECOND, MAX_PER_SECOND = 0.001, 1000
@@ -253,12 +256,22 @@ class EventTypeSerializer(serializers.Serializer[Any]):
     def get_example(self, event_type: EventType) -> Any:
         """What is published, as it might be."""
         if event_type.example is None and event_type.webhook:
-            return event_type.webhook.example()
+            return _described(event_type.webhook.example)
         return event_type.example
 
     def get_schema(self, event_type: EventType) -> Mapping[str, Any]:
         """JSON Schema of the object, or of what is published."""
-        return event_type.webhook.schema() if event_type.webhook else event_type.schema
+        webhook = event_type.webhook
+        return _described(webhook.schema) if webhook else event_type.schema
+
+
+def _described(describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is known; the project's serializer may fail where there is no object."""
+    try:
+        return describe()
+    except Exception:
+        logger.exception("A published model can't be described in the catalogue.")
+        return {}
 
 
 class EventSerializer(serializers.ModelSerializer[Event]):
