@@ -63,6 +63,9 @@ subscription may have been changed."""
 RECENT = 0.2
 """Seconds: as many requests as came back within this time are claimed ahead of a free thread."""
 
+GATHER = 0.003
+"""Seconds for which results that follow the first are waited for, to be settled with it."""
+
 PATIENCE = timedelta(seconds=0.25)
 """How long a drain waits for the turn of a subscription with a rate, if nothing else is due.
 Slower ones are left to those that come again: a task that lingers, a loop, the sweep."""
@@ -284,8 +287,10 @@ class Pipeline:
         return claimed
 
     def _wait(self) -> list[Outcome]:
-        done, _ = wait(self.under_way, timeout=POLL, return_when=FIRST_COMPLETED)
-        return [self._take(future) for future in done]
+        """What has come back; where one comes, others follow, and are written at once."""
+        wait(self.under_way, timeout=POLL, return_when=FIRST_COMPLETED)
+        wait(self.under_way, timeout=GATHER)
+        return [self._take(each) for each in list(self.under_way) if each.done()]
 
     def _take(self, future: "Future[Outcome]") -> Outcome:
         sent = self.under_way.pop(future).delivery

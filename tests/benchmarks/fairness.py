@@ -118,7 +118,7 @@ def rate(per_second: float, seconds: float = 10) -> None:
     first = receiver.requests[0].at
     sent = sum(each.at - first < seconds for each in receiver.requests)
     print(
-        f"{connection.vendor:10} {per_second:g} per second, two processes: {sent} in {seconds:g} s: "
+        f"{connection.vendor:10} {per_second:g} per second, 2 processes: {sent} in {seconds:g} s, "
         f"{sent / per_second / seconds:.3f} times the rate",
         flush=True,
     )
