@@ -177,7 +177,13 @@ def test_sqlite_that_would_fail_where_it_could_wait_is_warned_of(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value", "id"),
-    [("TIMEOUT", 40, "W021"), ("RETRY", 45, "W022"), ("SYNC", True, "W023")],
+    [
+        ("TIMEOUT", None, "W017"),
+        ("TIMEOUT", 40, "W021"),
+        ("RETRY", 45, "W022"),
+        ("TIMEOUT", 120, "W022"),
+        ("SYNC", True, "W023"),
+    ],
 )
 def test_cluster_that_would_cut_a_drain_short_is_warned_of(configure, monkeypatch, name, value, id):
     from django_q.conf import Conf

@@ -63,7 +63,15 @@ class DjangoQBackend(QueueBackend):
                     id="django_webhooks.W020",
                 )
             )
-        if Conf.TIMEOUT and needed >= Conf.TIMEOUT:
+        if not Conf.TIMEOUT:
+            found.append(
+                Warning(
+                    "Q_CLUSTER['timeout'] is not set: a worker that hangs is never ended.",
+                    hint=f"Set Q_CLUSTER['timeout'] above {needed:g}, and 'retry' above that.",
+                    id="django_webhooks.W017",
+                )
+            )
+        elif needed >= Conf.TIMEOUT:
             found.append(
                 Warning(
                     f"Q_CLUSTER['timeout'] is {Conf.TIMEOUT} s; a drain may take {needed:g} s.",
@@ -71,10 +79,11 @@ class DjangoQBackend(QueueBackend):
                     id="django_webhooks.W021",
                 )
             )
-        if needed >= Conf.RETRY:
+        longest = max(needed, Conf.TIMEOUT or 0)
+        if longest >= Conf.RETRY:
             found.append(
                 Warning(
-                    f"Q_CLUSTER['retry'] is {Conf.RETRY} s; a drain may take {needed:g} s and "
+                    f"Q_CLUSTER['retry'] is {Conf.RETRY} s; a task may take {longest:g} s and "
                     "would be started a second time.",
                     hint=f"Set Q_CLUSTER['retry'] above {needed:g} and above 'timeout'.",
                     id="django_webhooks.W022",
