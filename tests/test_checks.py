@@ -207,13 +207,19 @@ def test_settings_of_celery_in_the_tests_are_right(configure):
         ("task_time_limit", 50, "W025"),
         ("task_soft_time_limit", 20, "W025"),
         ("task_always_eager", True, "W026"),
-        ("beat_schedule", {"other": {"task": "other", "schedule": 1}}, "W027"),
     ],
 )
 def test_celery_that_would_harm_a_drain_is_warned_of(configure, monkeypatch, name, value, id):
     configure(TASK_BACKEND=CELERY)
     monkeypatch.setitem(celery_app.conf, name, value)
     assert name.upper() in only(id).hint.upper()
+
+
+def test_beat_without_a_sweep_is_warned_of(configure, monkeypatch):
+    configure(TASK_BACKEND=CELERY)
+    [sweep] = celery_app.conf.beat_schedule
+    monkeypatch.delitem(celery_app.conf.beat_schedule, sweep)
+    assert "SWEEP" in only("W027").hint
 
 
 def test_time_limit_of_our_task_alone_is_enough(configure, monkeypatch):
