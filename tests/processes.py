@@ -14,6 +14,8 @@ from urllib.parse import quote
 from django.db import connections
 
 DJANGO_Q = "django_webhooks.backends.django_q.DjangoQBackend"
+CELERY = "django_webhooks.backends.celery.CeleryBackend"
+DJANGO_TASKS = "django_webhooks.backends.django_tasks.DjangoTasksBackend"
 
 
 def database_url(using: str = "default") -> str:
@@ -28,13 +30,16 @@ def database_url(using: str = "default") -> str:
 
 
 class Process:
-    """A `manage.py` command as a process of its own; its output is in `output()`."""
+    """A `manage.py` command as a process of its own; its output is in `output()`.
 
-    def __init__(self, *command: str, **environment: str) -> None:
+    With `module` it is `python -m` another than Django.
+    """
+
+    def __init__(self, *command: str, module: str = "django", **environment: str) -> None:
         self.log = Path(tempfile.mkstemp(suffix=".log")[1])
         with self.log.open("w") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "django", *command],
+                [sys.executable, "-m", module, *command],
                 env={
                     **os.environ,
                     "DJANGO_SETTINGS_MODULE": "tests.settings",

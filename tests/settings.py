@@ -4,7 +4,13 @@ import os
 import tempfile
 
 import dj_database_url
+import django
 import pymysql
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.retry import Retry
+
+from django_webhooks.backends.celery import SWEEP
 
 # PyMySQL stands in for mysqlclient, which needs a compiler; Django asks for its version number.
 pymysql.version_info = (2, 2, 7, "final", 0)
@@ -28,10 +34,13 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "django_q",
+    "django_tasks_db",
     "rest_framework",
     "django_webhooks",
     "tests.shop",
 ]
+if django.VERSION < (6, 0):
+    INSTALLED_APPS.append("django_tasks")
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -81,8 +90,10 @@ DATABASES = {
     "other": _database(DATABASE_URL, "other"),
 }
 
+QUEUE = os.environ.get("QUEUE", "tests")  # brokers are shared with other runs
+
 Q_CLUSTER: dict[str, object] = {
-    "name": "tests",
+    "name": QUEUE,
     "workers": 2,
     "timeout": 90,
     "retry": 120,
@@ -91,9 +102,20 @@ Q_CLUSTER: dict[str, object] = {
     "max_attempts": 1,
 }
 if redis_url := os.environ.get("REDIS_URL"):
-    Q_CLUSTER |= {"redis": redis_url, "name": os.environ.get("Q_CLUSTER_PREFIX", "tests")}
+    # A Redis that hangs must not hold up those who save.
+    redis = {"socket_connect_timeout": 1, "socket_timeout": 2, "retry": Retry(NoBackoff(), 0)}
+    Q_CLUSTER |= {"redis": redis | parse_url(redis_url), "name": QUEUE}
 else:
     Q_CLUSTER |= {"orm": "default"}
+
+CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "memory://")
+CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": f"{QUEUE}."}
+CELERY_TASK_DEFAULT_QUEUE = QUEUE
+# Once a second in place of once a minute: no test waits that long.
+CELERY_BEAT_SCHEDULE = {name: {**entry, "schedule": 1.0} for name, entry in SWEEP.items()}
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # its queues would be shared with other runs
+
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
 DJANGO_WEBHOOKS = {
     "TASK_BACKEND": os.environ.get("TASK_BACKEND", "django_webhooks.backends.dummy.DummyBackend"),

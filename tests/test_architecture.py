@@ -66,6 +66,9 @@ NEIGHBOURS = {
 HOMES = {
     "django.conf": {"conf"},
     "django_q": {"backends.django_q"},
+    "celery": {"backends.celery"},
+    "django.tasks": {"backends.django_tasks"},
+    "django_tasks": {"backends.django_tasks"},
     "rest_framework": {"api"},
     "drf_spectacular": {"api"},
     "requests": {"transport"},

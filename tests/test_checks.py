@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import django
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.fields import GenericForeignKey
@@ -12,10 +13,12 @@ from django.core.checks import run_checks
 from django.db import connections, models
 from django.test.utils import isolate_apps
 
+from django_webhooks.backends.django_tasks import ImmediateBackend
 from django_webhooks.checks import TAG
 from django_webhooks.conf import OPTIONS
 from django_webhooks.registry import ModelWebhook, registry
-from tests.processes import DJANGO_Q
+from tests.celery import app as celery_app
+from tests.processes import CELERY, DJANGO_Q, DJANGO_TASKS
 from tests.shop.models import Customer, Order
 
 
@@ -198,6 +201,58 @@ def test_missing_django_q_is_warned_of(configure, settings):
     configure(TASK_BACKEND=DJANGO_Q)
     settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_q"]
     assert "webhooks_drain --loop" in only("W020").hint
+
+
+# Other engines' own settings
+
+
+def test_settings_of_celery_in_the_tests_are_right(configure):
+    configure(TASK_BACKEND=CELERY)
+    assert [found(id) for id in ("W025", "W026", "W027")] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "id"),
+    [
+        ("task_time_limit", 50, "W025"),
+        ("task_soft_time_limit", 20, "W025"),
+        ("task_always_eager", True, "W026"),
+    ],
+)
+def test_celery_that_would_harm_a_drain_is_warned_of(configure, monkeypatch, name, value, id):
+    configure(TASK_BACKEND=CELERY)
+    monkeypatch.setitem(celery_app.conf, name, value)
+    assert name.upper() in only(id).hint.upper()
+
+
+def test_beat_without_a_sweep_is_warned_of(configure, monkeypatch):
+    configure(TASK_BACKEND=CELERY)
+    [sweep] = celery_app.conf.beat_schedule
+    monkeypatch.delitem(celery_app.conf.beat_schedule, sweep)
+    assert "SWEEP" in only("W027").hint
+
+
+def test_time_limit_of_our_task_alone_is_enough(configure, monkeypatch):
+    configure(TASK_BACKEND=CELERY)
+    monkeypatch.setitem(celery_app.conf, "task_time_limit", 30)
+    monkeypatch.setattr(celery_app.tasks["django_webhooks.attend"], "time_limit", 90)
+    assert found("W025") == []
+
+
+@pytest.mark.parametrize("engine", ["ImmediateBackend", "DummyBackend"])
+def test_django_tasks_without_a_worker_are_warned_of(configure, settings, engine):
+    configure(TASK_BACKEND=DJANGO_TASKS)
+    assert found("W028") == []
+    package = ImmediateBackend.__module__.rpartition(".")[0]
+    module = f"{package}.{engine.removesuffix('Backend').lower()}"
+    settings.TASKS = {"default": {"BACKEND": f"{module}.{engine}"}}
+    assert engine in only("W028").msg
+
+
+def test_missing_backport_of_django_tasks_is_warned_of(configure, settings):
+    configure(TASK_BACKEND=DJANGO_TASKS)
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_tasks"]
+    assert len(found("W029")) == (django.VERSION < (6, 0))
 
 
 # Registrations

@@ -1,4 +1,4 @@
-"""Drains: what they do, side by side in many processes, and under a real django-q2 cluster."""
+"""Drains: what they do, and side by side in many processes."""
 
 import io
 import re
@@ -15,7 +15,7 @@ from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from django_q.models import OrmQ, Schedule
+from django_q.models import Schedule
 
 from django_webhooks import models, signals, worker
 from django_webhooks.backends.base import HOLD_BACK
@@ -437,80 +437,12 @@ def test_killed_worker_delays_by_its_lease_and_loses_nothing(subscribe, receiver
     assert {request.id for request in receiver.requests} == {Event.objects.get().id}
 
 
-# A real django-q2 cluster
+# The sweep
 
 
 @pytest.fixture
 def django_q(settings):
     settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "TASK_BACKEND": DJANGO_Q}
-
-
-def test_cluster_delivers_a_save_at_once_and_a_burst_with_a_handful_of_tasks(
-    subscribe, receiver, django_q
-):
-    subscribe("*")
-    Schedule.objects.all().delete()  # the wakes alone
-    with running(Process("qcluster", TASK_BACKEND=DJANGO_Q)) as (cluster,):
-        assert wait_until(lambda: "ready for work" in cluster.output(), 30)
-        order(number="first")
-        assert wait_until(lambda: len(receiver.requests) == 1, 10)
-        started = time.monotonic()
-        for number in range(300):
-            order(number=number)
-        order(number="last")
-        took = time.monotonic() - started
-        assert wait_until(lambda: len(receiver.requests) == 302, 30), len(receiver.requests)
-        tasks = len(re.findall(r"processing .*django_webhooks", cluster.output()))
-        time.sleep(2 * HOLD_BACK)
-        saved = time.monotonic()
-        order(number="after a pause")
-        assert wait_until(lambda: len(receiver.requests) == 303, 10)
-        assert time.monotonic() - saved < 3
-    assert OrmQ.objects.count() <= 1
-    assert 1 <= tasks <= took + 4, "one wake a second at most"
-
-
-def test_cluster_on_redis_delivers(subscribe, receiver, django_q, redis_broker):
-    subscribe("*")
-    with running(Process("qcluster", TASK_BACKEND=DJANGO_Q, **redis_broker)) as (cluster,):
-        assert wait_until(lambda: "ready for work" in cluster.output(), 30)
-        with running(Process("shell", "-c", SAVE, TASK_BACKEND=DJANGO_Q, **redis_broker)):
-            assert wait_until(lambda: len(receiver.requests) == 1, 20)
-
-
-SAVE = "from tests.shop.models import Order; Order.objects.create(number='1')"
-
-
-@pytest.fixture
-def redis_broker():
-    redis = pytest.importorskip("redis")
-    url = "redis://127.0.0.1:6379/0"
-    try:
-        redis.Redis.from_url(url, socket_connect_timeout=1).ping()
-    except redis.exceptions.RedisError:
-        pytest.skip("no Redis on 127.0.0.1:6379")
-    return {"REDIS_URL": url, "Q_CLUSTER_PREFIX": f"tests-{uuid4().hex[:8]}"}
-
-
-def test_cluster_sends_a_retry_when_it_is_due(subscribe, receiver, django_q):
-    times = []
-
-    def answer(request):
-        times.append(time.monotonic())
-        return 500 if len(times) == 1 else 200
-
-    receiver.answer = answer
-    subscribe("*")
-    Schedule.objects.all().delete()
-    cluster = Process("qcluster", TASK_BACKEND=DJANGO_Q, RETRY_SCHEDULE="5")
-    with running(cluster):
-        assert wait_until(lambda: "ready for work" in cluster.output(), 30)
-        order()
-        assert wait_until(lambda: len(times) == 2, 20)
-    assert 4.9 < times[1] - times[0] < 7.5
-
-
-# The sweep
 
 
 def test_sweep_is_installed_by_migrate_once_and_keeps_a_changed_interval(django_q):

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from django.core.checks import CheckMessage
 
+from django_webhooks.conf import MAX_TIMEOUT
+
 logger = logging.getLogger("django_webhooks")
 
 HOLD_BACK = 1.0
@@ -17,6 +19,10 @@ BREAK = 30.0
 
 SLOW = 1.0
 """Seconds; a broker that takes longer than this to accept a wake counts as broken."""
+
+TASK_SECONDS = 20.0 + MAX_TIMEOUT
+"""Seconds that a task may take: `worker.BUDGET`, told again because backends stand below the
+worker, and the longest exchange that a subscription may ask for, begun at the end of it."""
 
 
 class BaseTaskBackend:

@@ -9,8 +9,7 @@ from django_q.conf import Conf
 from django_q.models import Schedule
 from django_q.tasks import async_task
 
-from django_webhooks.backends.base import QueueBackend
-from django_webhooks.conf import MAX_TIMEOUT
+from django_webhooks.backends.base import TASK_SECONDS, QueueBackend
 
 SWEEP = "django_webhooks.sweep"
 TASK = "django_webhooks.worker.attend"
@@ -19,9 +18,6 @@ TASK_WITHOUT_LINGERING = "django_webhooks.worker.drain"
 # A drain reports through rows of its own; and it must not be run again because it failed,
 # for the next wake or sweep does the same work.
 OPTIONS = {"save": False, "ack_failure": True, "task_name": "django_webhooks.drain"}
-
-DRAIN_SECONDS = 20
-"""`worker.BUDGET`; told again here because backends stand below the worker."""
 
 
 class DjangoQBackend(QueueBackend):
@@ -53,7 +49,6 @@ class DjangoQBackend(QueueBackend):
 
     def check(self) -> Sequence[CheckMessage]:
         found: list[CheckMessage] = []
-        needed = DRAIN_SECONDS + MAX_TIMEOUT  # a subscription's own may be longer than TIMEOUT
         if not apps.is_installed("django_q"):
             found.append(
                 Warning(
@@ -67,25 +62,26 @@ class DjangoQBackend(QueueBackend):
             found.append(
                 Warning(
                     "Q_CLUSTER['timeout'] is not set: a worker that hangs is never ended.",
-                    hint=f"Set Q_CLUSTER['timeout'] above {needed:g}, and 'retry' above that.",
+                    hint=f"Set Q_CLUSTER['timeout'] above {TASK_SECONDS:g}, and 'retry' above that.",
                     id="django_webhooks.W017",
                 )
             )
-        elif needed >= Conf.TIMEOUT:
+        elif TASK_SECONDS >= Conf.TIMEOUT:
             found.append(
                 Warning(
-                    f"Q_CLUSTER['timeout'] is {Conf.TIMEOUT} s; a drain may take {needed:g} s.",
-                    hint=f"Set Q_CLUSTER['timeout'] above {needed:g}.",
+                    f"Q_CLUSTER['timeout'] is {Conf.TIMEOUT} s; a drain may take "
+                    f"{TASK_SECONDS:g} s.",
+                    hint=f"Set Q_CLUSTER['timeout'] above {TASK_SECONDS:g}.",
                     id="django_webhooks.W021",
                 )
             )
-        longest = max(needed, Conf.TIMEOUT or 0)
+        longest = max(TASK_SECONDS, Conf.TIMEOUT or 0)
         if longest >= Conf.RETRY:
             found.append(
                 Warning(
                     f"Q_CLUSTER['retry'] is {Conf.RETRY} s; a task may take {longest:g} s and "
                     "would be started a second time.",
-                    hint=f"Set Q_CLUSTER['retry'] above {needed:g} and above 'timeout'.",
+                    hint=f"Set Q_CLUSTER['retry'] above {TASK_SECONDS:g} and above 'timeout'.",
                     id="django_webhooks.W022",
                 )
             )
