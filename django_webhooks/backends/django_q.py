@@ -62,7 +62,7 @@ class DjangoQBackend(QueueBackend):
             found.append(
                 Warning(
                     "Q_CLUSTER['timeout'] is not set: a worker that hangs is never ended.",
-                    hint=f"Set Q_CLUSTER['timeout'] above {TASK_SECONDS:g}, and 'retry' above that.",
+                    hint=f"Set Q_CLUSTER['timeout'] above {TASK_SECONDS:g}, 'retry' above that.",
                     id="django_webhooks.W017",
                 )
             )
