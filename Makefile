@@ -7,7 +7,7 @@ SOURCES := $(shell find django_webhooks -type f -not -name '*.py[co]')
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint migrations tox dist clean
+.PHONY: help demo test chaos lint migrations tox dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,11 @@ demo: .venv-demo/ready ## Run the example: shop, cluster, receiver. ONCE=1 stops
 
 test: .venv-test/ready ## Run the tests, on SQLite or DATABASE_URL=…; ARGS=… goes to pytest.
 	.venv-test/bin/python -m pytest $(ARGS)
+
+chaos: .venv-test/ready ## Kill workers while orders are saved, then judge: SECONDS=60 SEED=7 ENGINE=loop DATABASE_URL=…, ARGS=….
+	.venv-test/bin/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
+	CHAOS_EXAMPLES=500 .venv-test/bin/python -m pytest -m slow tests/test_faults.py tests/test_state_machine.py
 
 lint: .venv-lint/ready ## Check style, formatting and types.
 	.venv-lint/bin/ruff check .
