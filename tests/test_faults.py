@@ -98,7 +98,7 @@ def test_cluster_told_to_stop_in_the_middle_loses_nothing(subscribe, receiver, w
     receiver.answer = lambda request: in_time.wait(3) and 200
     for number in range(4):
         subscribe("*", name=str(number))
-    cluster = worker("qcluster", TASK_BACKEND=DJANGO_Q)
+    cluster = worker("qcluster", TASK_BACKEND=DJANGO_Q, CHAOS_LEASE="2")
     with running(cluster):
         assert wait_until(lambda: "ready for work" in cluster.output(), 30)
         with running(worker("shell", "-c", SAVE, TASK_BACKEND=DJANGO_Q)):
@@ -113,7 +113,6 @@ def test_cluster_told_to_stop_in_the_middle_loses_nothing(subscribe, receiver, w
             time.sleep(1)
             cluster.kill()
             in_time.set()
-    let_leases_run_out()
     assert drain_until_all_has_ended()
     assert set(Delivery.objects.values_list("status", flat=True)) == {"succeeded"}
     assert len(receiver.requests) <= (4 if whom == "master" else 4 + in_flight)
@@ -405,7 +404,7 @@ from django_q.timeout import TimeoutHandler
 from django_webhooks.worker import attend
 began = time.monotonic()
 try:
-    with TimeoutHandler(2):
+    with TimeoutHandler(1):
         attend()
 except TimeoutException:
     print("cut short after", time.monotonic() - began)
@@ -435,7 +434,7 @@ def test_task_cut_short_by_django_q_ends_within_a_second_and_gives_back_its_leas
         task.popen.wait(20)
         assert time.monotonic() - cut_at < 1, "no thread is waited for"
         took = float(re.findall(r"cut short after (\S+)", task.output())[0])
-    assert took < 3
+    assert took < 2
     assert Delivery.objects.in_flight().count() <= slots, "only what is being sent"
     begun = len(receiver.requests)
     release.set()

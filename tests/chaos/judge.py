@@ -61,9 +61,7 @@ class Witness:
         rows = Delivery.objects.with_now()
         ended = rows.exclude(status="pending").exclude(pk__in=list(self.ended)[-20_000:])
         self.ended |= dict(ended.order_by("completed_at").values_list("pk", "status")[:2000])
-        held = "subscription__name", "subscription__failure_count", "subscription__held_until"
-        for until, now, *about in rows.in_flight().values_list("next_attempt_at", "now", *held):
-            if (now - until).total_seconds() > self.overdue:
+        for until, now in rows.in_flight().values_list("next_attempt_at", "now"):
             self.overdue = max(self.overdue, (now - until).total_seconds())
             self.too_long += until - now > timedelta(seconds=self.lease + 0.5)
 
