@@ -7,6 +7,7 @@ and whom they hit; what the machine does in between, it can't decide.
 """
 
 import argparse
+import logging
 import os
 import random
 import sys
@@ -36,6 +37,7 @@ def main() -> int:
     import django
 
     django.setup()
+    logging.getLogger("django-q").setLevel(logging.WARNING)  # it tells of each wake
     from django.test.utils import setup_databases, teardown_databases
 
     databases = setup_databases(verbosity=0, interactive=False)

@@ -10,7 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Witness:
     """Seconds; for how long a lease had run out at the most before somebody took over."""
     too_long: int = 0
     """Leases that end later than a lease may."""
+    _seen_until: datetime | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def watch(self) -> None:
@@ -59,8 +60,13 @@ class Witness:
 
     def _look(self) -> None:
         rows = Delivery.objects.with_now()
-        ended = rows.exclude(status="pending").exclude(pk__in=list(self.ended)[-20_000:])
-        self.ended |= dict(ended.order_by("completed_at").values_list("pk", "status")[:2000])
+        ended = rows.exclude(status="pending")
+        if self._seen_until:
+            ended = ended.filter(completed_at__gte=self._seen_until - timedelta(seconds=10))
+        for pk, status, self._seen_until in ended.order_by("completed_at").values_list(
+            "pk", "status", "completed_at"
+        ):
+            self.ended.setdefault(pk, status)
         for until, now in rows.in_flight().values_list("next_attempt_at", "now"):
             self.overdue = max(self.overdue, (now - until).total_seconds())
             self.too_long += until - now > timedelta(seconds=self.lease + 0.5)

@@ -6,7 +6,8 @@ from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES, DJANGO_WEBHOOKS, INSTALLED_APPS, Q_CLUSTER
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.chaos"]
-DATABASES = {"default": DATABASES["default"]}
+# Kept open, or the broker of django-q2 would close it, and who is spared could not be told.
+DATABASES = {"default": {**DATABASES["default"], "CONN_MAX_AGE": None}}
 DJANGO_WEBHOOKS = {
     **DJANGO_WEBHOOKS,
     "CONCURRENCY": int(os.environ.get("CHAOS_CONCURRENCY", "16")),
