@@ -7,7 +7,7 @@ SOURCES := $(shell find django_webhooks -type f -not -name '*.py[co]')
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint migrations tox dist clean
+.PHONY: help demo test bench chaos lint migrations tox dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,11 @@ test: .venv-test/ready ## Run the tests, on SQLite or DATABASE_URL=…; ARGS=…
 bench: .venv-test/ready ## Run the benchmarks, on SQLite or DATABASE_URL=…; each prints ratios of one run.
 	.venv-test/bin/python -m tests.benchmarks.fan_out
 	.venv-test/bin/python -m tests.benchmarks.fairness
+
+chaos: .venv-test/ready ## Kill workers while orders are saved, then judge: SECONDS=60 SEED=7 ENGINE=loop DATABASE_URL=…, ARGS=….
+	.venv-test/bin/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
+	CHAOS_EXAMPLES=500 .venv-test/bin/python -m pytest -m slow tests/test_faults.py tests/test_state_machine.py
 
 lint: .venv-lint/ready ## Check style, formatting and types.
 	.venv-lint/bin/ruff check .

@@ -7,7 +7,7 @@ environment. From the outside in:
 * `Transport.send` checks, posts, and turns whatever happens into an `Exchange`;
 * `_Adapter` hands requests and urllib3 our connection classes;
 * a `_Guarded` connection resolves once, refuses the name if any answer is refused, and dials
-  an address that was checked (RELIABILITY: the gate at the send alone is sufficient);
+  an address that was checked (this gate alone is sufficient);
 * a `_Timed` socket gives each single operation no more time than the exchange has left. A
   timeout of requests would start anew with each byte that drips in.
 

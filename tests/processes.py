@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,6 +50,7 @@ class Process:
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that it can be killed with all its children
             )
 
     @property
@@ -62,6 +63,10 @@ class Process:
     def send(self, number: int) -> None:
         self.popen.send_signal(number)
 
+    def send_to_group(self, number: int) -> None:
+        """To this process and all that it has started."""
+        os.killpg(self.pid, number)
+
     def stop(self, seconds: float = 30) -> int:
         """SIGTERM to this process alone, then wait; killed if it does not end."""
         if self.popen.poll() is None:
@@ -69,10 +74,15 @@ class Process:
         try:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.popen.kill()
-            return self.popen.wait()
+            return self.kill()
         finally:
             self.log.unlink(missing_ok=True)
+
+    def kill(self) -> int:
+        """SIGKILL to this process and all that it has started, even if it has ended itself."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        return self.popen.wait()
 
 
 @contextmanager
