@@ -2,7 +2,7 @@
 
 Each rule does one thing to the app and says what must have come of it; after each the rows must
 be what the model says. No request is made: an outcome is what the rule decides. The invariants
-are those of RELIABILITY.md, section 8: I1 (nothing lost), I4 (rolled back is nothing), I6 (no
+are those of the design: I1 (nothing lost), I4 (rolled back is nothing), I6 (no
 lease for ever), I7 (attempts within the schedule), I8 (what has ended stays so).
 """
 

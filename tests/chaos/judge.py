@@ -1,6 +1,6 @@
 """The verdict: what was committed, what the rows say and what arrived must agree.
 
-The invariants I1 to I9 are those of RELIABILITY.md, section 8. Each is a function that yields
+The invariants I1 to I9 are those of the design. Each is a function that yields
 what breaks it, as sentences.
 """
 
