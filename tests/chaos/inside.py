@@ -40,7 +40,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "before claim": (claim.Claimer, "_lease", "before"),
     "after claim": (claim.Claimer, "_lease", "after"),
     "before the result is written": (delivery, "_write", "before"),
-    "before the result commits": (delivery, "_write_health", "after"),
+    "before the result commits": (delivery, "_note_incidents", "after"),
 }
 """The function, and whether death comes before it or after it has done something."""
 
