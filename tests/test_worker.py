@@ -15,11 +15,12 @@ from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.module_loading import import_string
 from django_q.models import OrmQ, Schedule
 
 from django_webhooks import models, signals, worker
 from django_webhooks.backends.base import HOLD_BACK
-from django_webhooks.backends.django_q import SWEEP, DjangoQBackend
+from django_webhooks.backends.django_q import PRUNE, SCHEDULES, SWEEP, DjangoQBackend
 from django_webhooks.conf import settings as webhook_settings
 from django_webhooks.management.commands import webhooks_drain
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
@@ -509,19 +510,32 @@ def test_cluster_sends_a_retry_when_it_is_due(subscribe, receiver, django_q):
     assert 4.9 < times[1] - times[0] < 7.5
 
 
-# The sweep
+# The schedules
 
 
-def test_sweep_is_installed_by_migrate_once_and_keeps_a_changed_interval(django_q):
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_is_installed_by_migrate_once_and_keeps_a_changed_interval(django_q, name):
     Schedule.objects.all().delete()
     call_command("migrate", verbosity=0)
-    schedule = Schedule.objects.get(name=SWEEP)
-    assert (schedule.schedule_type, schedule.minutes) == (Schedule.MINUTES, 1)
-    Schedule.objects.update(minutes=5)
-    Schedule.objects.create(name=SWEEP, func="doubled")
+    schedule = Schedule.objects.get(name=name)
+    func = schedule.func
+    Schedule.objects.update(schedule_type=Schedule.MINUTES, minutes=5)
+    Schedule.objects.create(name=name, func="doubled")
     call_command("migrate", verbosity=0)
-    schedule = Schedule.objects.get(name=SWEEP)
-    assert (schedule.minutes, schedule.func) == (5, "django_webhooks.worker.attend")
+    schedule = Schedule.objects.get(name=name)
+    assert (schedule.schedule_type, schedule.minutes, schedule.func) == ("I", 5, func)
+
+
+def test_sweep_runs_each_minute_and_prune_each_day(django_q):
+    Schedule.objects.all().delete()
+    call_command("migrate", verbosity=0)
+    found = Schedule.objects.values_list("name", "schedule_type", "minutes")
+    assert set(found) == {
+        (SWEEP, Schedule.MINUTES, 1),
+        (PRUNE, Schedule.DAILY, None),
+    }
+    for func in Schedule.objects.values_list("func", flat=True):
+        assert callable(import_string(func))
 
 
 def test_sweep_that_was_renamed_inside_is_updated(django_q):

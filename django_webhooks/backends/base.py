@@ -31,7 +31,10 @@ class BaseTaskBackend:
         return False
 
     def ensure_sweep(self, using: str) -> None:
-        """Install the recurring sweep, once, after `migrate`. Nothing without a scheduler."""
+        """Install the recurring sweep, and a daily prune, once, after `migrate`.
+
+        Nothing without a scheduler.
+        """
 
     def check(self) -> Sequence[CheckMessage]:
         """System-check messages about the engine's own settings."""
