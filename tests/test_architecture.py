@@ -57,6 +57,7 @@ NEIGHBOURS = {
     ("registry", "payloads"),
     ("models", "transport"),  # check_headers: one rule for what is saved and what is sent
     ("management", "worker"),
+    ("health", "claim"),  # how long a lease is
 }
 
 # Who alone may import what. `tests` and `example_project` are not the package.

@@ -1,6 +1,7 @@
 """Drains: what they do, side by side in many processes, and under a real django-q2 cluster."""
 
 import io
+import json
 import re
 import signal
 import threading
@@ -18,11 +19,13 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from django_q.models import OrmQ, Schedule
 
-from django_webhooks import models, signals, worker
+from django_webhooks import health, models, signals, worker
 from django_webhooks.backends.base import HOLD_BACK
 from django_webhooks.backends.django_q import PRUNE, SCHEDULES, SWEEP, DjangoQBackend
 from django_webhooks.conf import settings as webhook_settings
-from django_webhooks.management.commands import webhooks_drain
+from django_webhooks.fanout import fan_out
+from django_webhooks.health import check_health
+from django_webhooks.management.commands import webhooks_drain, webhooks_status
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
 from django_webhooks.outbox import publish
 from django_webhooks.worker import DrainResult, attend, drain
@@ -567,6 +570,62 @@ def test_status_tells_the_backlog_and_fails_over_the_lag(subscribe):
     assert caught.value.returncode == 1
     call_command("webhooks_drain", stdout=io.StringIO())
     assert re.search(r"worker seen: +\d s ago", status("--max-lag", "1"))
+
+
+def lag() -> float:
+    return max(each.lag.total_seconds() for each in check_health())
+
+
+def make_late(seconds: float, **fields) -> None:
+    late = timezone.now() - worker.timedelta(seconds=seconds)
+    Delivery.objects.update(next_attempt_at=late, **fields)
+
+
+def test_lag_is_what_a_worker_should_have_taken(subscribe):
+    subscription = subscribe("*")
+    order()
+    fan_out("default")
+    make_late(100)
+    assert 99 < lag() < 110
+    make_late(100, lease_token=uuid4())
+    assert 99 < lag() < 110, "a lease that ran out, and nobody took over"
+    Subscription.objects.update(status="paused")
+    assert lag() == 0
+    Subscription.objects.update(status="active", held_until=timezone.now() + worker.HELD)
+    assert lag() == 0, "the endpoint is broken, not the worker"
+    (found,) = (each for each in check_health() if each.using == "default")
+    assert (found.due, found.pending) == (0, 1)
+    Subscription.objects.update(held_until=timezone.now() - worker.timedelta(seconds=5))
+    assert 4 < lag() < 15, "late since it may be asked again"
+    Subscription.objects.update(
+        held_until=None, next_slot_at=timezone.now() - worker.timedelta(seconds=3)
+    )
+    assert 2 < lag() < 13, "late since its turn came"
+    Subscription.objects.filter(pk=subscription.pk).delete()
+    assert lag() == 0
+
+
+def test_status_counts_no_further_than_needed(subscribe, monkeypatch):
+    monkeypatch.setattr(health, "MOST", 3)
+    monkeypatch.setattr(webhooks_status, "MOST", 3)
+    subscribe("*")
+    for number in range(5):
+        order(number=number)
+    with CaptureQueriesContext(connection) as queries:
+        assert re.search(r"events to fan out: +3\+", status())
+    counts = [each["sql"] for each in queries if "COUNT(" in each["sql"]]
+    assert counts
+    assert all("LIMIT 3" in sql for sql in counts)
+
+
+def test_status_tells_monitoring_in_json(subscribe):
+    subscribe("*")
+    order()
+    Event.objects.update(occurred_at=timezone.now() - worker.timedelta(seconds=100))
+    found = {each["using"]: each for each in json.loads(status("--json"))}
+    assert found["default"]["waiting_events"] == 1
+    assert 99 < found["default"]["lag"] < 110
+    assert found["other"]["worker_seen_at"] is None
 
 
 def test_prune_follows_the_retention_and_keeps_what_has_not_ended(subscribe, receiver, settings):
