@@ -537,7 +537,7 @@ class Event(models.Model):
         indexes = [
             models.Index(fields=["fanned_out_at", "id"], name="webhooks_event_waiting"),
             models.Index(fields=["type", "occurred_at"], name="webhooks_event_type"),
-            models.Index(fields=["subject_type", "subject_id"], name="webhooks_event_subject"),
+            models.Index(fields=["subject_id", "subject_type"], name="webhooks_event_subject"),
             models.Index(fields=["occurred_at"], name="webhooks_event_occurred"),
         ]
 
@@ -668,8 +668,13 @@ class Delivery(models.Model):
         FAILED = "failed", _("failed")
         CANCELLED = "cancelled", _("cancelled")
 
+    # Neither has an index of its own: each begins one of those below.
     event = models.ForeignKey(
-        Event, verbose_name=_("event"), on_delete=models.CASCADE, related_name="deliveries"
+        Event,
+        verbose_name=_("event"),
+        on_delete=models.CASCADE,
+        related_name="deliveries",
+        db_index=False,
     )
     subscription = models.ForeignKey(
         Subscription,
@@ -677,6 +682,7 @@ class Delivery(models.Model):
         on_delete=models.SET_NULL,
         null=True,
         related_name="deliveries",
+        db_index=False,
     )
     matched = models.TextField(
         _("matched rule"), blank=True, help_text=_("The rule as it read when it matched.")

@@ -60,6 +60,7 @@ NEIGHBOURS = {
     ("models", "transport"),  # check_headers: one rule for what is saved and what is sent
     ("delivery", "incidents"),  # settle writes the results and what they mean, at once
     ("management", "worker"),
+    ("health", "claim"),  # how long a lease is
 }
 
 # Who alone may import what. `tests` and `example_project` are not the package.

@@ -1,6 +1,7 @@
 """Drains: what they do, and side by side in many processes."""
 
 import io
+import json
 import re
 import signal
 import threading
@@ -15,14 +16,16 @@ from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.module_loading import import_string
 from django_q.models import Schedule
 
-from django_webhooks import models, signals, worker
+from django_webhooks import health, models, signals, worker
 from django_webhooks.backends.base import HOLD_BACK
-from django_webhooks.backends.django_q import SWEEP, DjangoQBackend
+from django_webhooks.backends.django_q import PRUNE, SCHEDULES, SWEEP, DjangoQBackend
 from django_webhooks.conf import settings as webhook_settings
 from django_webhooks.fanout import fan_out
-from django_webhooks.management.commands import webhooks_drain
+from django_webhooks.health import check_health
+from django_webhooks.management.commands import webhooks_drain, webhooks_status
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
 from django_webhooks.outbox import publish
 from django_webhooks.worker import DrainResult, attend, drain
@@ -445,16 +448,32 @@ def django_q(settings):
     settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "TASK_BACKEND": DJANGO_Q}
 
 
-def test_sweep_is_installed_by_migrate_once_and_keeps_a_changed_interval(django_q):
+# The schedules
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_is_installed_by_migrate_once_and_keeps_a_changed_interval(django_q, name):
     Schedule.objects.all().delete()
     call_command("migrate", verbosity=0)
-    schedule = Schedule.objects.get(name=SWEEP)
-    assert (schedule.schedule_type, schedule.minutes) == (Schedule.MINUTES, 1)
-    Schedule.objects.update(minutes=5)
-    Schedule.objects.create(name=SWEEP, func="doubled")
+    schedule = Schedule.objects.get(name=name)
+    func = schedule.func
+    Schedule.objects.update(schedule_type=Schedule.MINUTES, minutes=5)
+    Schedule.objects.create(name=name, func="doubled")
     call_command("migrate", verbosity=0)
-    schedule = Schedule.objects.get(name=SWEEP)
-    assert (schedule.minutes, schedule.func) == (5, "django_webhooks.worker.attend")
+    schedule = Schedule.objects.get(name=name)
+    assert (schedule.schedule_type, schedule.minutes, schedule.func) == ("I", 5, func)
+
+
+def test_sweep_runs_each_minute_and_prune_each_day(django_q):
+    Schedule.objects.all().delete()
+    call_command("migrate", verbosity=0)
+    found = Schedule.objects.values_list("name", "schedule_type", "minutes")
+    assert set(found) == {
+        (SWEEP, Schedule.MINUTES, 1),
+        (PRUNE, Schedule.DAILY, None),
+    }
+    for func in Schedule.objects.values_list("func", flat=True):
+        assert callable(import_string(func))
 
 
 def test_sweep_that_was_renamed_inside_is_updated(django_q):
@@ -496,6 +515,62 @@ def test_prune_ends_what_waits_for_a_subscription_that_was_deleted_by_sql(subscr
     call_command("webhooks_prune", stdout=io.StringIO())
     assert Delivery.objects.get().status == "cancelled"
     assert Delivery.objects.get().reason == "The subscription was deleted."
+
+
+def lag() -> float:
+    return max(each.lag.total_seconds() for each in check_health())
+
+
+def make_late(seconds: float, **fields) -> None:
+    late = timezone.now() - worker.timedelta(seconds=seconds)
+    Delivery.objects.update(next_attempt_at=late, **fields)
+
+
+def test_lag_is_what_a_worker_should_have_taken(subscribe):
+    subscription = subscribe("*")
+    order()
+    fan_out("default")
+    make_late(100)
+    assert 99 < lag() < 110
+    make_late(100, lease_token=uuid4())
+    assert 99 < lag() < 110, "a lease that ran out, and nobody took over"
+    Subscription.objects.update(status="paused")
+    assert lag() == 0
+    Subscription.objects.update(status="active", held_until=timezone.now() + worker.HELD)
+    assert lag() == 0, "the endpoint is broken, not the worker"
+    (found,) = (each for each in check_health() if each.using == "default")
+    assert (found.due, found.pending) == (0, 1)
+    Subscription.objects.update(held_until=timezone.now() - worker.timedelta(seconds=5))
+    assert 4 < lag() < 15, "late since it may be asked again"
+    Subscription.objects.update(
+        held_until=None, next_slot_at=timezone.now() - worker.timedelta(seconds=3)
+    )
+    assert 2 < lag() < 13, "late since its turn came"
+    Subscription.objects.filter(pk=subscription.pk).delete()
+    assert lag() == 0
+
+
+def test_status_counts_no_further_than_needed(subscribe, monkeypatch):
+    monkeypatch.setattr(health, "MOST", 3)
+    monkeypatch.setattr(webhooks_status, "MOST", 3)
+    subscribe("*")
+    for number in range(5):
+        order(number=number)
+    with CaptureQueriesContext(connection) as queries:
+        assert re.search(r"events to fan out: +3\+", status())
+    counts = [each["sql"] for each in queries if "COUNT(" in each["sql"]]
+    assert counts
+    assert all("LIMIT 3" in sql for sql in counts)
+
+
+def test_status_tells_monitoring_in_json(subscribe):
+    subscribe("*")
+    order()
+    Event.objects.update(occurred_at=timezone.now() - worker.timedelta(seconds=100))
+    found = {each["using"]: each for each in json.loads(status("--json"))}
+    assert found["default"]["waiting_events"] == 1
+    assert 99 < found["default"]["lag"] < 110
+    assert found["other"]["worker_seen_at"] is None
 
 
 def test_prune_follows_the_retention_and_keeps_what_has_not_ended(subscribe, receiver, settings):

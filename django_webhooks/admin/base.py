@@ -6,14 +6,19 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
+from django.core.paginator import Paginator
 from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.registry import TEST_EVENT, registry
 
 FROM_PAGE = "_from_page"
+
+MOST_ROWS = 10_000
+"""Rows of a list that can be paged through; beyond them, filter or search."""
 
 
 class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -62,10 +67,20 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return reverse(name, args=[quote(pk)], current_app=self.admin_site.name)
 
 
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]
+    """Counts, and offers, the first `MOST_ROWS`: to count millions takes seconds, each time."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: Any = self.object_list
+        return int(rows[:MOST_ROWS].count())
+
+
 class ReadOnlyAdmin(PageActionsAdmin):
-    """Rows that nobody writes by hand."""
+    """Rows that nobody writes by hand, and there may be millions."""
 
     show_full_result_count = False
+    paginator = BoundedPaginator
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

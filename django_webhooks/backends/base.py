@@ -1,6 +1,7 @@
 """What a task backend must do: wake a worker. `immediate` and `dummy` show how little that is."""
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -36,8 +37,18 @@ class BaseTaskBackend:
         """Wake at `when`, too. True only if the engine has timers of its own."""
         return False
 
+    listens = False
+    """Whether `listen()` hears the wakes. If not, `webhooks_drain --loop` polls."""
+
+    def listen(self, aliases: Sequence[str], seconds: float, stop: threading.Event) -> None:
+        """Return at a wake for one of the databases, once `stop` is set, or after `seconds`."""
+        raise NotImplementedError
+
     def ensure_sweep(self, using: str) -> None:
-        """Install the recurring sweep, once, after `migrate`. Nothing without a scheduler."""
+        """Install the recurring sweep, and a daily prune, once, after `migrate`.
+
+        Nothing without a scheduler.
+        """
 
     def check(self) -> Sequence[CheckMessage]:
         """System-check messages about the engine's own settings."""

@@ -99,7 +99,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='delivery',
             name='event',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='django_webhooks.event', verbose_name='event'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='django_webhooks.event', verbose_name='event'),
         ),
         migrations.CreateModel(
             name='Subscription',
@@ -145,7 +145,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='delivery',
             name='subscription',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='deliveries', to='django_webhooks.subscription', verbose_name='subscription'),
+            field=models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='deliveries', to='django_webhooks.subscription', verbose_name='subscription'),
         ),
         migrations.AddIndex(
             model_name='event',
@@ -157,7 +157,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='event',
-            index=models.Index(fields=['subject_type', 'subject_id'], name='webhooks_event_subject'),
+            index=models.Index(fields=['subject_id', 'subject_type'], name='webhooks_event_subject'),
         ),
         migrations.AddIndex(
             model_name='event',

@@ -13,6 +13,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections, connections
 
+from django_webhooks.backends import get_backend
 from django_webhooks.models import Watch, outbox_aliases
 from django_webhooks.worker import POLL, DrainResult, drain, seconds_to_near_work
 
@@ -23,6 +24,9 @@ SIGN_EVERY = 10.0
 
 PAUSE = 2.0
 """Seconds for which a loop leaves a database alone that is down."""
+
+LISTEN_FOR = 5.0
+"""Seconds after which a loop that is woken by its backend looks all the same."""
 
 TELL_EVERY = 5.0
 """Seconds after which a long drain tells how far it has come."""
@@ -74,8 +78,10 @@ class Command(BaseCommand):
             result = drain(seconds, stop=stop)
             if result:
                 self._tell(result)
+            elif result.broken:
+                stop.wait(PAUSE)
             else:
-                stop.wait(PAUSE if result.broken else POLL)
+                _rest(stop, seconds)
         self.stdout.write("Stopped: what had been begun is finished.")
 
     def _tell(self, result: DrainResult) -> None:
@@ -83,6 +89,19 @@ class Command(BaseCommand):
             f"{result.events} events, {result.attempts} attempts: {result.succeeded} succeeded, "
             f"{result.retried} to be retried, {result.failed} failed."
         )
+
+
+def _rest(stop: threading.Event, seconds: float) -> None:
+    """Until there may be work again. A wake that is lost costs `LISTEN_FOR`."""
+    backend = get_backend()
+    if not backend.listens:
+        stop.wait(POLL)
+        return
+    try:
+        near = seconds_to_near_work()
+    except DatabaseError:  # the next drain tells of it
+        near = POLL
+    backend.listen(outbox_aliases(), min(near or LISTEN_FOR, seconds), stop)
 
 
 def sign() -> None:

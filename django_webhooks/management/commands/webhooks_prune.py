@@ -14,6 +14,8 @@ class Command(BaseCommand):
         totals: dict[str, int] = {}
         try:
             for what, count in prune():
+                if not count:
+                    continue
                 totals[what] = totals.get(what, 0) + count
                 self.stdout.write(f"{totals[what]:,} {what}…")
         except KeyboardInterrupt:

@@ -1,13 +1,15 @@
 """Tell how the outbox is doing; for monitoring, fail when it lags."""
 
 from argparse import ArgumentParser
+from dataclasses import asdict
 from datetime import timedelta
+from json import dumps
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from django_webhooks.health import Health, check_health
+from django_webhooks.health import MOST, Health, check_health
 
 
 class Command(BaseCommand):
@@ -20,11 +22,17 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="exit with 1 if something due has waited for longer",
         )
+        parser.add_argument(
+            "--json", action="store_true", help="for monitoring: a list, an object per database"
+        )
 
-    def handle(self, *args: Any, max_lag: float | None, **options: Any) -> None:
+    def handle(self, *args: Any, max_lag: float | None, json: bool, **options: Any) -> None:
         found = check_health()
-        for health in found:
-            self._show(health, many=len(found) > 1)
+        if json:
+            self.stdout.write(dumps([_as_json(health) for health in found]))
+        else:
+            for health in found:
+                self._show(health, many=len(found) > 1)
         worst = max(health.lag for health in found)
         if max_lag is not None and worst > timedelta(seconds=max_lag):
             raise CommandError(
@@ -41,14 +49,28 @@ class Command(BaseCommand):
         if many:
             self.stdout.write(f"database: {health.using}")
         rows = {
-            "events to fan out": health.waiting_events,
-            "deliveries due": health.due,
-            "deliveries pending": health.pending,
-            "in flight": health.in_flight,
-            "failed in 24 h": health.failed_today,
-            "disabled subscriptions": health.disabled,
+            "events to fan out": _counted(health.waiting_events),
+            "deliveries due": _counted(health.due),
+            "deliveries pending": _counted(health.pending),
+            "in flight": _counted(health.in_flight),
+            "failed in 24 h": _counted(health.failed_today),
+            "disabled subscriptions": _counted(health.disabled),
             "oldest due": f"{health.lag.total_seconds():.0f} s" if health.is_behind else "-",
             "worker seen": seen,
         }
         for name, value in rows.items():
             self.stdout.write(f"{name + ':':<24}{value}")
+
+
+def _counted(count: int) -> str:
+    return f"{count:,}+" if count >= MOST else f"{count:,}"
+
+
+def _as_json(health: Health) -> dict[str, Any]:
+    """The fields of `Health`, the lag in seconds."""
+    seen = health.worker_seen_at
+    return {
+        **asdict(health),
+        "lag": health.lag.total_seconds(),
+        "worker_seen_at": seen and seen.isoformat(),
+    }
