@@ -1,12 +1,12 @@
 """System checks: each says what is wrong, and a hint names the key or class and the mend."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
 from django.utils.module_loading import import_string
@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from django_webhooks import payloads
 from django_webhooks.backends import BaseTaskBackend
 from django_webhooks.conf import NAME, OPTIONS, settings
-from django_webhooks.models import outbox_aliases
+from django_webhooks.models import Subscription, outbox_aliases
 from django_webhooks.registry import ALL_FIELDS, ModelWebhook, registry
 
 TAG = "webhooks"
@@ -37,10 +37,36 @@ def check_webhooks(**kwargs: Any) -> list[CheckMessage]:
     return [message for webhook in registry.webhooks for message in _check_webhook(webhook)]
 
 
+@register(TAG, Tags.database)
+def check_signing_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """E007: asked of the databases that `migrate` or `check --database` names."""
+    if settings.SIGNING_KEYS:
+        return []
+    return [message for using in databases or () for message in _check_asymmetric(using)]
+
+
+def _check_asymmetric(using: str) -> Iterator[CheckMessage]:
+    table = Subscription._meta.db_table
+    if table not in connections[using].introspection.table_names():  # before the first `migrate`
+        return
+    if Subscription.objects.using(using).filter(signature=Subscription.Signature.V1A).exists():
+        yield Error(
+            f"The database {using!r} has subscriptions with the signature v1a, and "
+            f"{NAME}['SIGNING_KEYS'] has no keys: nothing is sent to them.",
+            hint="Put the keys back into 'SIGNING_KEYS'; or set `signature` of these "
+            "subscriptions to v1 and give their secrets to the receivers.",
+            id="django_webhooks.E007",
+        )
+
+
 def _wrong_values() -> Iterator[CheckMessage]:
     for key, option in OPTIONS.items():
         if key in settings.given and not option.is_valid(settings.given[key]):
-            shown = "the value given" if key == "SECRET_KEYS" else repr(settings.given[key])
+            shown = (
+                "the value given"
+                if key in ("SECRET_KEYS", "SIGNING_KEYS")
+                else repr(settings.given[key])
+            )
             yield Error(
                 f"{NAME}[{key!r}] must be {option.expects}; it is {shown}.",
                 hint=f"Mend or remove the key {key!r}.",

@@ -4,6 +4,7 @@ A value is read when it is used, so `override_settings` acts at once. This is th
 that reads `django.conf.settings`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -19,6 +20,9 @@ MAX_TIMEOUT = 30.0
 
 MAX_DELAY = 366 * 86400
 """Seconds between two attempts; who waits for longer than a year does not wait for an answer."""
+
+MAX_SIGNING_KEYS = 8
+"""Each of them signs each request."""
 
 Network = IPv4Network | IPv6Network
 
@@ -77,6 +81,17 @@ def _is_key_list(value: Any) -> bool:
     )
 
 
+def _is_signing_key_list(value: Any) -> bool:
+    """Each is `whsk_` + base64 of 32 bytes, as `signing.generate_signing_key()` makes them."""
+    return value is None or (
+        _is_sequence(value)
+        and 1 <= len(value) <= MAX_SIGNING_KEYS
+        and all(
+            isinstance(key, str) and re.fullmatch(r"whsk_[A-Za-z0-9+/]{43}=", key) for key in value
+        )
+    )
+
+
 def _is_retention(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         name in RETENTION and (days is None or (_is_number(days) and days >= 0))
@@ -111,6 +126,12 @@ OPTIONS: Mapping[str, Option] = {
     "PROXY": Option(None, "None or the http(s):// URL of a proxy", _is_proxy),
     "SECRET_KEYS": Option(
         None, "None or a list of strings of at least 16 characters, newest first", _is_key_list
+    ),
+    "SIGNING_KEYS": Option(
+        None,
+        f"None or a list of 1 to {MAX_SIGNING_KEYS} keys of signing.generate_signing_key(), "
+        "newest first",
+        _is_signing_key_list,
     ),
     "OWNER_MODEL": Option(
         None,
@@ -189,6 +210,15 @@ class Settings:
         if keys is None:
             keys = [django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS]
         return tuple(keys)
+
+    @property
+    def SIGNING_KEYS(self) -> Sequence[str]:
+        """The keys of which those of `v1a` subscriptions are derived, newest first.
+
+        Empty without them, and for a value that a check refuses: then nothing is sent by `v1a`.
+        """
+        keys = self._get("SIGNING_KEYS")
+        return tuple(keys) if keys and OPTIONS["SIGNING_KEYS"].is_valid(keys) else ()
 
     @property
     def OWNER_MODEL(self) -> str:

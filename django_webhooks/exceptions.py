@@ -24,7 +24,7 @@ class PayloadTooLarge(PayloadError):
 
 
 class SecretError(WebhookError, ValueError):
-    """Not a secret of the form `whsec_` + base64 of 24 to 64 bytes."""
+    """Not a secret (`whsec_` + base64 of 24 to 64 bytes) or key (`whsk_`, `whpk_`: 32 bytes)."""
 
 
 class SignatureError(WebhookError, ValueError):
@@ -53,4 +53,4 @@ class BlockedAddress(WebhookError):
 
 
 class UnreadableSecret(WebhookError):
-    """An encrypted value can't be read with any of `SECRET_KEYS`."""
+    """An encrypted value can't be read with any of `SECRET_KEYS`, or `SIGNING_KEYS` is missing."""

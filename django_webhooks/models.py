@@ -133,6 +133,10 @@ def modes() -> list[tuple[str, Any]]:
     return Subscription.Mode.choices
 
 
+def signatures() -> list[tuple[str, Any]]:
+    return Subscription.Signature.choices
+
+
 def subscription_statuses() -> list[tuple[str, Any]]:
     return Subscription.Status.choices
 
@@ -174,6 +178,13 @@ class Subscription(models.Model):
         RECURRING = "recurring", _("recurring: each match")
         ONE_TIME = "one_time", _("one-time: the first match only")
 
+    class Signature(models.TextChoices):
+        V1 = signing.VERSION, _("v1: by a secret that the receiver has, too")
+        V1A = (
+            signing.ASYMMETRIC_VERSION,
+            _("v1a: by a key of which the receiver has the public one"),
+        )
+
     class Status(models.TextChoices):
         ACTIVE = "active", _("active")
         PAUSED = "paused", _("paused")
@@ -203,6 +214,9 @@ class Subscription(models.Model):
         default=dict,
         blank=True,
         help_text=_('Sent with each request, as in {"Authorization": "Bearer …"}.'),
+    )
+    signature = models.CharField(
+        _("signature"), max_length=8, choices=signatures, default=Signature.V1
     )
     secrets = EncryptedJSONField(default=make_secrets, editable=False)
     timeout = models.FloatField(
@@ -276,6 +290,10 @@ class Subscription(models.Model):
                 transport.check_headers(self.headers)
         except ValueError as error:
             problems["headers"] = [str(error)]
+        if self.signature == self.Signature.V1A and not settings.SIGNING_KEYS:
+            problems["signature"] = [
+                str(_("v1a needs the setting SIGNING_KEYS, which is not set."))
+            ]
         for name in ("timeout", "max_per_second"):
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
@@ -300,8 +318,8 @@ class Subscription(models.Model):
 
     @property
     def secret(self) -> str:
-        """The newest secret. `UnreadableSecret` when its key is lost."""
-        return self.signing_secrets[0]
+        """The newest secret of `v1`. `UnreadableSecret` when its key is lost."""
+        return self._shared_secrets()[0]
 
     @secret.setter
     def secret(self, value: str) -> None:
@@ -313,7 +331,30 @@ class Subscription(models.Model):
 
     @property
     def signing_secrets(self) -> list[str]:
-        """The secrets that sign now, newest first. `UnreadableSecret` when their key is lost."""
+        """What signs now, newest first: the secrets of `v1`, or the signing keys of `v1a`.
+
+        Never the one in place of the other: `UnreadableSecret` when they are not to be had.
+        """
+        if self.signature == self.Signature.V1:
+            return self._shared_secrets()
+        if keys := self._signing_keys():
+            return keys
+        raise UnreadableSecret("v1a needs keys: set DJANGO_WEBHOOKS['SIGNING_KEYS'].")
+
+    @property
+    def public_keys(self) -> list[str]:
+        """What verifies `v1a`, newest first; empty without `SIGNING_KEYS`.
+
+        They are there before `signature` is changed, so that the receiver can be prepared.
+        """
+        return [signing.public_key_of(key) for key in self._signing_keys()]
+
+    def _signing_keys(self) -> list[str]:
+        """One per subscription: what was sent to one receiver must not pass at another."""
+        pk = self._meta.pk.to_python(self.pk)
+        return [signing.derive_signing_key(key, str(pk)) for key in settings.SIGNING_KEYS]
+
+    def _shared_secrets(self) -> list[str]:
         if isinstance(self.secrets, Unreadable):
             raise UnreadableSecret(
                 "The subscription's secret can't be read: put the key it was written with back "
@@ -332,7 +373,7 @@ class Subscription(models.Model):
         An overlap of zero is for a secret that has leaked.
         """
         expires_at = timezone.now().timestamp() + overlap.total_seconds()
-        old = [] if isinstance(self.secrets, Unreadable) else self.signing_secrets[:1]
+        old = [] if isinstance(self.secrets, Unreadable) else self._shared_secrets()[:1]
         new = signing.generate_secret()
         self.secrets = [
             {"secret": new, "expires_at": None},

@@ -1,8 +1,10 @@
 """Who sent this, and is it whole: the signatures of Standard Webhooks 1.0.
 
-The signed text is `{id}.{timestamp}.{body}`, the algorithm HMAC-SHA256, the header a list of
-`v1,<base64>` separated by spaces: one for each secret that counts, so that a secret can be
-rotated without a gap. https://github.com/standard-webhooks/standard-webhooks, `spec/`.
+The signed text is `{id}.{timestamp}.{body}`, the header a list of `<version>,<base64>` separated
+by spaces: one for each secret that counts, so that a secret can be rotated without a gap. `v1` is
+HMAC-SHA256 with a secret that both sides have; `v1a` is ed25519 with a key pair of which the
+receiver has the public key alone. The prefix of a secret or key says which of the two it is for,
+and it is never used for the other. https://github.com/standard-webhooks/standard-webhooks, `spec/`.
 
 Plain arguments, no settings: a receiver can use `verify` on its own.
 """
@@ -13,16 +15,24 @@ import json
 import re
 import secrets as randomness
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .exceptions import SecretError, SignatureError
 
-PREFIX = "whsec_"
-VERSION = "v1"
+PREFIX, SIGNING_PREFIX, PUBLIC_PREFIX = "whsec_", "whsk_", "whpk_"
+VERSION, ASYMMETRIC_VERSION = "v1", "v1a"
 MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
+KEY_BYTES = 32
+MAX_SIGNATURES = 16  # each costs a pass over the body, whoever sent it
 
 _TIMESTAMP = re.compile(r"[0-9]{1,11}", re.ASCII)  # 11 digits end in the year 5138
 _ID = re.compile(r"[!-\-/-~]{1,255}", re.ASCII)  # visible ASCII without the full stop
@@ -51,16 +61,30 @@ def generate_secret() -> str:
     return PREFIX + base64.b64encode(randomness.token_bytes(32)).decode("ascii")
 
 
+def generate_signing_key() -> str:
+    """A new ed25519 key: `whsk_` + base64 of its 32 random bytes."""
+    return _encode(SIGNING_PREFIX, randomness.token_bytes(KEY_BYTES))
+
+
+def derive_signing_key(key: str, label: str) -> str:
+    """The signing key (`whsk_…`) for `label` that belongs to the signing key `key`.
+
+    The same two always give the same; from what it gives, neither `key` nor the key for another
+    label can be found (HKDF, RFC 5869).
+    """
+    info = f"django_webhooks signing key {label}".encode()
+    hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info)
+    return _encode(SIGNING_PREFIX, hkdf.derive(_decode_signing_key(key)))
+
+
+def public_key_of(key: str) -> str:
+    """The public key (`whpk_…`) of the signing key `key` (`whsk_…`): what its receivers need."""
+    return _encode(PUBLIC_PREFIX, _signer(key).public_key().public_bytes_raw())
+
+
 def decode_secret(secret: str) -> bytes:
     """The key inside `secret`, 24 to 64 bytes; SecretError (which never quotes it) otherwise."""
-    if not isinstance(secret, str) or not secret.startswith(PREFIX):
-        raise SecretError(f"A secret starts with {PREFIX}: use generate_secret().")
-    try:
-        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-    except ValueError:
-        key = None
-    if key is None:
-        raise SecretError(f"What follows {PREFIX} is not base64: use generate_secret().")
+    key = _decode(PREFIX, secret, "A secret", "use generate_secret()")
     if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
         raise SecretError(
             f"A secret is {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes in base64, "
@@ -69,9 +93,15 @@ def decode_secret(secret: str) -> bytes:
     return key
 
 
-def sign(secrets: str | Sequence[str], id: str, timestamp: int, body: bytes | str) -> str:
-    """The value of `webhook-signature`: one `v1,<base64>` per secret, in their order.
+def decode_public_key(key: str) -> bytes:
+    """The 32 bytes inside `key`; SecretError otherwise."""
+    return _decode_key(PUBLIC_PREFIX, key, "A public key", "use public_key_of()")
 
+
+def sign(secrets: str | Sequence[str], id: str, timestamp: int, body: bytes | str) -> str:
+    """The value of `webhook-signature`: one `<version>,<base64>` per secret, in their order.
+
+    A secret (`whsec_…`) makes a `v1`, a signing key (`whsk_…`) a `v1a`.
     `timestamp` is in whole seconds since 1970. SecretError for no or an unusable secret;
     SignatureError for an id or a timestamp that a receiver could not verify.
     """
@@ -80,7 +110,7 @@ def sign(secrets: str | Sequence[str], id: str, timestamp: int, body: bytes | st
     if not _TIMESTAMP.fullmatch(stamp):
         raise SignatureError("The timestamp is not a number of whole seconds since 1970.")
     text = _signed_text(id, stamp, _to_bytes(body))
-    return " ".join(f"{VERSION},{_digest(key, text).decode()}" for key in _keys(secrets))
+    return " ".join(_token(secret, text) for secret in _listed(secrets))
 
 
 def verify(
@@ -93,12 +123,13 @@ def verify(
 ) -> Message:
     """The message, if one of `secrets` signed it at most `tolerance` seconds from `now`.
 
+    A secret (`whsec_…`) verifies `v1`, a public key (`whpk_…`) `v1a`, and neither the other.
     `headers` is any mapping, in any case; `body` the bytes as they arrived; `now` (default:
     the clock) an aware datetime or seconds since 1970. Every bad input, of whatever type,
     raises SignatureError and nothing else.
     """
     try:
-        keys = _keys(secrets)
+        verifiers = [_verifier(secret) for secret in _listed(secrets)]
     except SecretError as error:
         raise SignatureError(f"The secret can't be used. {error}") from None
     given = _lowered(headers)
@@ -106,17 +137,84 @@ def verify(
     content = _to_bytes(body)
     _check_id(id)
     _check_time(stamp, tolerance, now)
-    _check_signatures(signatures, keys, _signed_text(id, stamp, content))
+    _check_signatures(signatures, verifiers, _signed_text(id, stamp, content))
     type_, data = _parse(content)
     return Message(id, datetime.fromtimestamp(int(stamp), UTC), content, type_, data)
 
 
-def _keys(secrets: str | Sequence[str]) -> list[bytes]:
+def _listed(secrets: str | Sequence[str]) -> Sequence[str]:
     if isinstance(secrets, str):
         secrets = [secrets]
     if not isinstance(secrets, Sequence) or not secrets:
         raise SecretError("There is no secret: give one, or a list with the newest first.")
-    return [decode_secret(secret) for secret in secrets]
+    return secrets
+
+
+def _has_prefix(secret: str, prefix: str) -> bool:
+    return isinstance(secret, str) and secret.startswith(prefix)
+
+
+def _encode(prefix: str, key: bytes) -> str:
+    return prefix + base64.b64encode(key).decode("ascii")
+
+
+def _decode(prefix: str, secret: str, what: str, mend: str) -> bytes:
+    if not _has_prefix(secret, prefix):
+        raise SecretError(f"{what} starts with {prefix}: {mend}.")
+    try:
+        key = base64.b64decode(secret.removeprefix(prefix), validate=True)
+    except ValueError:
+        key = None
+    if key is None:
+        raise SecretError(f"What follows {prefix} is not base64: {mend}.")
+    return key
+
+
+def _decode_key(prefix: str, key: str, what: str, mend: str) -> bytes:
+    decoded = _decode(prefix, key, what, mend)
+    if len(decoded) != KEY_BYTES:
+        raise SecretError(f"{what} is {KEY_BYTES} bytes in base64, not {len(decoded)}: {mend}.")
+    return decoded
+
+
+def _decode_signing_key(key: str) -> bytes:
+    return _decode_key(SIGNING_PREFIX, key, "A signing key", "use generate_signing_key()")
+
+
+def _signer(key: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(_decode_signing_key(key))
+
+
+def _token(secret: str, text: bytes) -> str:
+    if _has_prefix(secret, SIGNING_PREFIX):
+        return f"{ASYMMETRIC_VERSION},{base64.b64encode(_signer(secret).sign(text)).decode()}"
+    return f"{VERSION},{_digest(decode_secret(secret), text).decode()}"
+
+
+Verifier = tuple[str, Callable[[bytes, bytes], bool]]
+"""The one version that it is for, and whether a signed text and a signature (base64) fit."""
+
+
+def _verifier(secret: str) -> Verifier:
+    if _has_prefix(secret, SIGNING_PREFIX):  # who can sign can verify: the sender's own tools
+        secret = public_key_of(secret)
+    if _has_prefix(secret, PUBLIC_PREFIX):
+        key = Ed25519PublicKey.from_public_bytes(decode_public_key(secret))
+        return ASYMMETRIC_VERSION, partial(_fits_key, key)
+    return VERSION, partial(_fits_secret, decode_secret(secret))
+
+
+def _fits_secret(key: bytes, text: bytes, signature: bytes) -> bool:
+    return hmac.compare_digest(signature, _digest(key, text))
+
+
+def _fits_key(key: Ed25519PublicKey, text: bytes, signature: bytes) -> bool:
+    try:
+        decoded = base64.b64decode(signature, validate=True)
+        key.verify(decoded, text)
+    except (ValueError, InvalidSignature):
+        return False
+    return base64.b64encode(decoded) == signature  # one way to write it, as with `v1`
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, Any]:
@@ -181,16 +279,19 @@ def _seconds(now: float | datetime | None) -> float:
     return now
 
 
-def _check_signatures(signatures: str, keys: Sequence[bytes], text: bytes) -> None:
+def _check_signatures(signatures: str, verifiers: Sequence[Verifier], text: bytes) -> None:
     """One good signature is enough; tokens of other versions or no shape are passed over."""
-    expected = [_digest(key, text) for key in keys]
-    for token in signatures.split(" "):
+    tokens = signatures.split(" ")
+    if len(tokens) > MAX_SIGNATURES:
+        raise SignatureError(f"There are more than {MAX_SIGNATURES} signatures.")
+    for token in tokens:
         version, _, value = token.partition(",")
         given = value.encode("utf-8", "replace")
-        if version == VERSION and any(hmac.compare_digest(given, good) for good in expected):
+        if any(version == its_own and fits(text, given) for its_own, fits in verifiers):
             return
     raise SignatureError(
-        "No signature fits: check the secret, and that the body is the bytes as they arrived."
+        "No signature fits: check the secret or public key, and that the body is the bytes as "
+        "they arrived."
     )
 
 

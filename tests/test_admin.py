@@ -18,6 +18,7 @@ from django.utils import timezone
 from django_webhooks import worker
 from django_webhooks.admin import SubscriptionAdmin
 from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
+from django_webhooks.signing import generate_signing_key
 from tests.shop.models import Customer, Order
 
 URL = "https://receiver.example.com/hook"
@@ -44,6 +45,7 @@ def typed(rules: list[dict] | None = None, initial: int = 0, **fields: object) -
         "url": URL,
         "owner": "",
         "mode": "recurring",
+        "signature": "v1",
         "headers": "",
         "timeout": "",
         "max_per_second": "",
@@ -179,6 +181,37 @@ def test_a_bad_secret_is_an_error_at_its_field(admin_client):
     assert "A secret starts with whsec_" in response.context["errors"].as_text()
     assert response.context["adminform"].form.errors.keys() == {"secret"}
     assert not Subscription.objects.exists()
+
+
+@pytest.fixture
+def signing_keys(settings) -> list[str]:
+    keys = [generate_signing_key()]
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "SIGNING_KEYS": keys}
+    return keys
+
+
+def test_v1a_is_chosen_on_the_page_and_shows_the_public_key_not_the_secret(
+    admin_client, signing_keys
+):
+    response = admin_client.post(page("subscription_add"), typed(signature="v1a"), follow=True)
+    made = Subscription.objects.get()
+    assert made.signature == "v1a"
+    for shown in (text_of(response), text_of(admin_client.get(page("subscription_change", _pk())))):
+        assert made.public_keys[0] in shown
+        assert made.secret not in shown
+        assert "whsk_" not in shown
+
+
+def test_v1a_without_signing_keys_is_an_error_at_its_field(admin_client):
+    response = admin_client.post(page("subscription_add"), typed(signature="v1a"))
+    assert response.context["adminform"].form.errors.keys() == {"signature"}
+    assert not Subscription.objects.exists()
+
+
+def test_the_signature_is_changed(admin_client, subscription, signing_keys):
+    admin_client.post(page("subscription_change", subscription.pk), typed(signature="v1a"))
+    subscription.refresh_from_db()
+    assert subscription.signature == "v1a"
 
 
 def test_the_secret_can_not_be_set_on_the_change_page(admin_client, subscription):

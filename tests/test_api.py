@@ -341,6 +341,8 @@ def test_a_subscription_reads_as_it_was_written(api: APIClient) -> None:
     assert read == {
         **body,
         "ordered": False,
+        "signature": "v1",
+        "public_keys": [],
         "status": "active",
         "disabled_reason": "",
         "headers": {"Authorization": "••••••"},
@@ -367,7 +369,46 @@ def test_a_secret_may_be_given(api: APIClient) -> None:
     assert Subscription.objects.get().secret == secret
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_short", "garbage", 7, None, [], {}])
+@pytest.fixture
+def signing_keys(settings: Any) -> list[str]:
+    keys = [signing.generate_signing_key()]
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "SIGNING_KEYS": keys}
+    return keys
+
+
+def test_v1a_is_answered_with_public_keys_and_without_a_secret(
+    api: APIClient, signing_keys: list[str]
+) -> None:
+    created = api.post(SUBSCRIPTIONS, {"url": URL, "signature": "v1a"})
+    assert created.status_code == 201
+    assert "secret" not in created.data
+    assert created.data["public_keys"] == Subscription.objects.get().public_keys
+    assert created.data["public_keys"][0].startswith("whpk_")
+    assert "whsk_" not in created.text
+
+
+def test_signature_can_be_changed(api: APIClient, me: User, signing_keys: list[str]) -> None:
+    mine = make(me)
+    assert api.get(at(mine)).data["public_keys"] == mine.public_keys
+    for signature in ("v1a", "v1"):
+        assert api.patch(at(mine), {"signature": signature}).data["signature"] == signature
+        mine.refresh_from_db()
+        assert mine.signature == signature
+    assert api.patch(at(mine), {"public_keys": ["whpk_mine"]}).data["public_keys"] != ["whpk_mine"]
+
+
+@pytest.mark.parametrize("signature", ["v1a", "v2", "", None, 1])
+def test_a_signature_that_can_not_be_had_is_refused(
+    api: APIClient, me: User, signature: Any
+) -> None:
+    """`v1a` without SIGNING_KEYS, too."""
+    assert list(api.post(SUBSCRIPTIONS, {"url": URL, "signature": signature}).data) == ["signature"]
+    assert list(api.patch(at(make(me)), {"signature": signature}).data) == ["signature"]
+
+
+@pytest.mark.parametrize(
+    "secret", ["whsk_" + "A" * 43 + "=", "", "whsec_", "whsec_short", "garbage", 7, None, [], {}]
+)
 def test_a_bad_secret_is_refused_under_its_name(api: APIClient, secret: Any) -> None:
     answer = api.post(SUBSCRIPTIONS, {"url": URL, "secret": secret})
     assert answer.status_code == 400

@@ -46,6 +46,7 @@ LEVELS = {
     "worker": 4,
     "admin": 4,
     "api": 4,
+    "jwks": 4,
     "management": 4,
     "checks": 4,
     "testing": 4,

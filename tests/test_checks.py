@@ -16,7 +16,9 @@ from django.test.utils import isolate_apps
 from django_webhooks.backends.django_tasks import ImmediateBackend
 from django_webhooks.checks import TAG
 from django_webhooks.conf import OPTIONS
+from django_webhooks.models import Subscription
 from django_webhooks.registry import ModelWebhook, registry
+from django_webhooks.signing import generate_secret, generate_signing_key, public_key_of
 from tests.celery import app as celery_app
 from tests.processes import CELERY, DJANGO_Q, DJANGO_TASKS
 from tests.shop.models import Customer, Order
@@ -84,6 +86,12 @@ WRONG = [
     ("SECRET_KEYS", []),
     ("SECRET_KEYS", ["short"]),
     ("SECRET_KEYS", "a text of more than sixteen characters"),
+    ("SIGNING_KEYS", []),
+    ("SIGNING_KEYS", generate_signing_key()),
+    ("SIGNING_KEYS", [generate_signing_key()[:-4]]),
+    ("SIGNING_KEYS", [generate_secret()]),
+    ("SIGNING_KEYS", [public_key_of(generate_signing_key())]),
+    ("SIGNING_KEYS", [generate_signing_key()] * 9),
     ("OWNER_MODEL", "nodots"),
     ("OWNER_MODEL", 5),
     ("CONCURRENCY", 0),
@@ -109,6 +117,46 @@ def test_each_setting_has_a_wrong_value_that_is_refused():
 def test_wrong_secret_key_is_not_quoted(configure):
     configure(SECRET_KEYS=["hunter2"])
     assert "hunter2" not in str(only("E002"))
+
+
+def test_wrong_signing_key_is_not_quoted(configure):
+    configure(SIGNING_KEYS=["whsk_hunter2"])
+    assert "hunter2" not in str(only("E002"))
+
+
+def test_generated_signing_keys_are_right(configure):
+    configure(SIGNING_KEYS=[generate_signing_key(), generate_signing_key()])
+    assert found("E002") == []
+
+
+def found_in_database(id: str) -> list:
+    """What is said when `migrate` or `check --database` asks."""
+    messages = run_checks(tags=[TAG], databases=["default"])
+    return [each for each in messages if each.id == f"django_webhooks.{id}"]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"SIGNING_KEYS": None}, {"SIGNING_KEYS": ["whsk_no"]}])
+@pytest.mark.django_db
+def test_v1a_without_signing_keys_is_refused(configure, wrong):
+    configure(**wrong)
+    subscription = Subscription.objects.create(url="https://example.com/hook")
+    assert found_in_database("E007") == []
+    subscription.signature = "v1a"
+    subscription.save()
+    [message] = found_in_database("E007")
+    assert "SIGNING_KEYS" in message.hint
+    assert found("E007") == []  # no other command opens the database for it
+    configure(SIGNING_KEYS=[generate_signing_key()])
+    assert found_in_database("E007") == []
+
+
+@pytest.mark.django_db
+def test_v1a_is_not_looked_for_before_the_first_migrate(configure, monkeypatch):
+    configure()
+    Subscription.objects.create(url="https://example.com/hook", signature="v1a")
+    assert found_in_database("E007")
+    monkeypatch.setattr(connections["default"].introspection, "table_names", list)
+    assert found_in_database("E007") == []
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from django.utils import timezone
 from standardwebhooks import Webhook
 
 from django_webhooks import __version__, signals
-from django_webhooks.encryption import encrypt
+from django_webhooks.encryption import Unreadable, encrypt
+from django_webhooks.exceptions import SignatureError
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import publish_test
 from django_webhooks.retries import OPEN_AFTER
-from django_webhooks.signing import generate_secret
+from django_webhooks.signing import generate_secret, generate_signing_key, public_key_of
 from django_webhooks.worker import drain
 from tests.shop.models import Order
 
@@ -316,6 +317,130 @@ def test_lost_key_fails_the_attempt_and_never_sends_unsigned(subscribe, receiver
     assert receiver.requests == []
     assert Attempt.objects.get().error == "secret_unavailable"
     assert only().status == "pending"
+
+
+# Signed with v1a
+
+
+@pytest.fixture
+def signing_keys(settings):
+    """Sets the setting; without an argument to a new key."""
+
+    def update(*keys):
+        keys = keys or (generate_signing_key(),)
+        settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "SIGNING_KEYS": list(keys)}
+        return keys
+
+    return update
+
+
+def test_v1a_is_verified_by_the_public_key_alone(subscribe, receiver, signing_keys):
+    signing_keys()
+    subscription = subscribe("*", signature="v1a")
+    order()
+    drain()
+    [request] = receiver.requests
+    [public_key] = subscription.public_keys
+    assert request.verify(public_key).type == "shop.order.created"
+    [token] = request.headers["webhook-signature"].split(" ")
+    assert token.startswith("v1a,")
+    with pytest.raises(SignatureError):
+        request.verify(subscription.secret)
+
+
+def test_what_was_sent_to_one_receiver_does_not_pass_at_another(subscribe, receiver, signing_keys):
+    [key] = signing_keys()
+    one, other = (subscribe("*", signature="v1a", name=name) for name in ("one", "other"))
+    assert set(one.public_keys).isdisjoint([*other.public_keys, public_key_of(key)])
+    order()
+    drain()
+    for request in receiver.requests:
+        fits = [each for each in (one, other) if passes(request, each.public_keys)]
+        assert len(fits) == 1
+
+
+def passes(request, secrets):
+    try:
+        return bool(request.verify(secrets))
+    except SignatureError:
+        return False
+
+
+def test_through_a_rotation_of_signing_keys_old_and_new_receivers_verify(
+    subscribe, receiver, signing_keys
+):
+    [old] = signing_keys()
+    subscription = subscribe("*", signature="v1a")
+    [before] = subscription.public_keys
+    [new, _] = signing_keys(generate_signing_key(), old)
+    assert subscription.public_keys[1] == before
+    order()
+    drain()
+    for public_key in subscription.public_keys:
+        assert receiver.requests[0].verify(public_key)
+    signing_keys(new)
+    order()
+    drain()
+    assert not passes(receiver.requests[1], before)
+
+
+def test_public_keys_are_there_before_the_change_to_v1a(subscribe, receiver, signing_keys):
+    signing_keys()
+    subscription = subscribe("*")
+    both = [subscription.secret, *subscription.public_keys]
+    order()
+    drain()
+    subscription.signature = "v1a"
+    subscription.save()
+    order()
+    drain()
+    assert [bool(request.verify(both)) for request in receiver.requests] == [True, True]
+    assert [passes(each, both[0]) for each in receiver.requests] == [True, False]
+
+
+@pytest.mark.parametrize("keys", [None, [], ["whsk_no"]])
+def test_v1a_without_signing_keys_sends_nothing_and_never_falls_back(
+    subscribe, receiver, signing_keys, settings, keys
+):
+    signing_keys()
+    subscribe("*", signature="v1a")
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "SIGNING_KEYS": keys}
+    order()
+    drain()
+    assert receiver.requests == []
+    assert Attempt.objects.get().error == "secret_unavailable"
+    assert only().status == "pending"
+
+
+def test_v1a_needs_no_secret(subscribe, receiver, signing_keys):
+    """Its column may be unreadable: it is not what signs."""
+    signing_keys()
+    subscription = subscribe("*", signature="v1a")
+    Subscription.objects.update(secrets=Unreadable("gAAAAno"))
+    order()
+    drain()
+    assert receiver.requests[0].verify(subscription.public_keys)
+
+
+@pytest.mark.parametrize("keys", [None, ["whsk_no"]])
+def test_v1a_without_signing_keys_is_an_error_at_its_field(settings, keys):
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "SIGNING_KEYS": keys}
+    subscription = Subscription(url="https://example.com/hook", signature="v1a")
+    with pytest.raises(ValidationError, match="SIGNING_KEYS") as caught:
+        subscription.full_clean(exclude=["owner"])
+    assert caught.value.message_dict.keys() == {"signature"}
+    assert subscription.public_keys == []
+
+
+def test_signing_keys_are_in_no_row_and_no_log(subscribe, receiver, signing_keys, caplog):
+    keys = signing_keys()
+    subscription = subscribe("*", signature="v1a")
+    order()
+    with caplog.at_level("DEBUG"):
+        drain()
+    dumped = serializers.serialize("json", [*Subscription.objects.all(), *Attempt.objects.all()])
+    for key in (*keys, *subscription.signing_secrets):
+        assert key.removeprefix("whsk_") not in dumped + caplog.text + repr(subscription)
 
 
 def test_broken_row_fails_its_own_attempt_and_stops_no_other(subscribe, receiver, caplog):

@@ -17,6 +17,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import types
 import unittest
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ import django_webhooks
 from django_webhooks import checks, exceptions, signals, signing
 from django_webhooks.conditions import OPERATORS
 from django_webhooks.conf import OPTIONS
+from django_webhooks.jwks import as_jwk
 from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
 from django_webhooks.registry import ModelWebhook, registry
 from tests.shop import models as shop_models
@@ -334,6 +337,7 @@ def test_examples_run(page, shop, subscribe):
 # Receivers
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SIGNING_KEY = signing.generate_signing_key()
 BODY = (
     b'{"type":"shop.order.updated","timestamp":"2026-11-24T10:00:00.000000Z","data":{"object":{}}}'
 )
@@ -341,17 +345,17 @@ BODY = (
 RECEIVERS = [
     block
     for block in BLOCKS
-    if block.page.name == "receive-and-verify.md" and block.title.startswith("receiver.")
+    if block.page.name == "receive-and-verify.md" and block.title.startswith("receiver")
 ]
 
 
-def signed(body: bytes = BODY, id: str = "evt_1") -> dict[str, str]:
+def signed(body: bytes = BODY, id: str = "evt_1", secret: str = SECRET) -> dict[str, str]:
     now = int(time.time())
     return {
         "content-type": "application/json",
         "webhook-id": id,
         "webhook-timestamp": str(now),
-        "webhook-signature": signing.sign(SECRET, id, now, body),
+        "webhook-signature": signing.sign(secret, id, now, body),
     }
 
 
@@ -394,24 +398,48 @@ def post(port: int, body: bytes, headers: dict[str, str]) -> int:
         return connection.getresponse().status
 
 
+@pytest.fixture
+def key_set() -> Iterator[str]:
+    """The address at which the public key of SIGNING_KEY is told, as `jwks` does."""
+    content = json.dumps({"keys": [as_jwk(signing.public_key_of(SIGNING_KEY))]}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/jwks.json"
+        server.shutdown()
+
+
 @pytest.mark.parametrize("block", RECEIVERS, ids=[block.title for block in RECEIVERS])
-def test_receiver_of_the_docs_takes_what_is_signed_and_nothing_else(block, tmp_path):
+def test_receiver_of_the_docs_takes_what_is_signed_and_nothing_else(block, tmp_path, key_set):
+    ours, other = SECRET, SIGNING_KEY
+    if "v1a" in block.title:
+        ours, other = other, ours
     runner = {".py": sys.executable, ".mjs": shutil.which("node")}[Path(block.title).suffix]
     if runner is None:
         pytest.skip("node is not installed")
     port = free_port()
     script = tmp_path / block.title
     script.write_text(block.code.replace("8900", str(port)))
-    env = {**os.environ, "WEBHOOK_SECRET": SECRET}
+    env = {**os.environ, "WEBHOOK_SECRET": SECRET, "WEBHOOK_JWKS": key_set}
     with running(
         [runner, str(script)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ):
         until(lambda: is_open(port), "the receiver")
-        headers = signed()
+        headers = signed(secret=ours)
         assert post(port, BODY, headers) == 204
         assert post(port, BODY, headers) == 204  # a retry of what it has
         assert post(port, BODY + b" ", headers) == 400
-        assert post(port, BODY, {**headers, "webhook-signature": "v1,bm8="}) == 400
+        assert post(port, BODY, {**headers, "webhook-signature": "v1,bm8= v1a,bm8="}) == 400
+        assert post(port, BODY, signed(secret=other)) == 400
         assert post(port, BODY, {**headers, "webhook-timestamp": "1700000000"}) == 400
         assert post(port, BODY, {"content-type": "application/json"}) == 400
 

@@ -6,6 +6,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
+import nacl.signing
 import pytest
 import standardwebhooks
 from hypothesis import given
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from django_webhooks.exceptions import SecretError, SignatureError
-from django_webhooks.signing import Message, decode_secret, generate_secret, sign, verify
+from django_webhooks.signing import (
+    Message,
+    decode_public_key,
+    decode_secret,
+    derive_signing_key,
+    generate_secret,
+    generate_signing_key,
+    public_key_of,
+    sign,
+    verify,
+)
 
 # Published with the specification and its libraries.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -21,6 +32,13 @@ ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
 TIMESTAMP = 1614265330
 BODY = '{"test": 2432232314}'
 SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+# Published in the tests of their Go library, for the same id, timestamp and body.
+SIGNING_KEY = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk="
+SIGNATURE_A = (
+    "v1a,tQ9V2XOqn7jL/DQenEFpqIugdBVtiMmER5mhSkXBNwM0mkATuDe6KYYUuxqtaiHeYGb7KaaBRdM5WqyeFiL8Ag=="
+)
+PUBLIC_KEY = public_key_of(SIGNING_KEY)
 
 OTHER = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
@@ -74,6 +92,49 @@ def test_anything_else_is_refused_without_being_quoted(secret):
     assert caught.value.__context__ is None
 
 
+# Keys.
+
+
+def test_a_generated_key_pair_signs_and_verifies():
+    key = generate_signing_key()
+    assert key != generate_signing_key()
+    given = headers(signature=sign(key, ID, TIMESTAMP, BODY))
+    assert check(public_key_of(key), given).id == ID
+
+
+def test_each_label_has_a_key_of_its_own():
+    key = generate_signing_key()
+    derived = {derive_signing_key(each, label) for each in (key, SIGNING_KEY) for label in "ab"}
+    assert len(derived - {key, SIGNING_KEY}) == 4
+    assert derive_signing_key(key, "a") in derived
+
+
+def test_derived_keys_stay_the_same_from_release_to_release():
+    """Receivers have pinned what belongs to them."""
+    assert (
+        public_key_of(derive_signing_key(SIGNING_KEY, "a"))
+        == "whpk_m680eDoQp5HQv30PU/h5JdHG+tcP/AAPoaH61Q37Szo="
+    )
+
+
+@pytest.mark.parametrize("length", [0, 31, 33, 64])
+@pytest.mark.parametrize(
+    ("read", "prefix"),
+    [
+        (public_key_of, "whsk_"),
+        (lambda key: derive_signing_key(key, "a"), "whsk_"),
+        (decode_public_key, "whpk_"),
+    ],
+)
+def test_what_is_no_key_is_refused_without_being_quoted(read, prefix, length):
+    value = prefix + base64.b64encode(bytes(length)).decode()
+    for wrong in (value, prefix + "canary!", SECRET, "canary", None, 7):
+        with pytest.raises(SecretError) as caught:
+            read(wrong)
+        assert "canary" not in str(caught.value)
+        assert caught.value.__context__ is None
+
+
 # Signing.
 
 
@@ -91,6 +152,20 @@ def test_each_secret_signs_in_its_order():
 def test_nothing_is_signed_without_a_good_secret(secrets):
     with pytest.raises(SecretError):
         sign(secrets, ID, TIMESTAMP, BODY)
+
+
+def test_the_published_vector_of_v1a():
+    assert sign([SIGNING_KEY], ID, TIMESTAMP, BODY) == SIGNATURE_A
+    assert check(PUBLIC_KEY, headers(signature=SIGNATURE_A)).id == ID
+
+
+def test_secrets_and_keys_sign_side_by_side():
+    assert sign([SIGNING_KEY, SECRET], ID, TIMESTAMP, BODY) == f"{SIGNATURE_A} {SIGNATURE}"
+
+
+def test_a_public_key_signs_nothing():
+    with pytest.raises(SecretError):
+        sign([PUBLIC_KEY], ID, TIMESTAMP, BODY)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +251,78 @@ def test_through_a_rotation_old_and_new_receivers_verify():
     given = headers(signature=sign([OTHER, SECRET], ID, TIMESTAMP, BODY))
     for secrets in (SECRET, OTHER):
         assert check(secrets, given).id == ID
+
+
+def test_a_receiver_that_changes_from_v1_to_v1a_verifies_both():
+    for signature in (SIGNATURE, SIGNATURE_A, f"{SIGNATURE_A} {SIGNATURE}"):
+        assert check([SECRET, PUBLIC_KEY], headers(signature=signature)).id == ID
+
+
+def test_a_public_key_is_never_the_secret_of_an_hmac():
+    """Everyone has it: whoever signs with it as if it were a secret must get nowhere."""
+    text = f"{ID}.{TIMESTAMP}.{BODY}".encode()
+    for key in (decode_public_key(PUBLIC_KEY), PUBLIC_KEY.encode(), PUBLIC_KEY[5:].encode()):
+        digest = base64.b64encode(hmac.digest(key, text, "sha256")).decode()
+        for version in ("v1", "v1a"):
+            with pytest.raises(SignatureError, match="fits"):
+                check(PUBLIC_KEY, headers(signature=f"{version},{digest}"))
+
+
+def test_a_signature_counts_under_its_own_version_only():
+    for secrets, signature in (
+        (PUBLIC_KEY, SIGNATURE_A.replace("v1a", "v1")),
+        (SECRET, SIGNATURE.replace("v1", "v1a")),
+        (SECRET, SIGNATURE_A),
+        (PUBLIC_KEY, SIGNATURE),
+    ):
+        with pytest.raises(SignatureError, match="fits"):
+            check(secrets, headers(signature=signature))
+
+
+def test_who_can_sign_can_verify():
+    assert check(SIGNING_KEY, headers(signature=SIGNATURE_A)).id == ID
+
+
+def test_a_flood_of_signatures_is_refused():
+    """Each would cost a pass over the body, and nobody has to be known to send them."""
+    check(PUBLIC_KEY, headers(signature="v1a,AAAA " * 15 + SIGNATURE_A))
+    with pytest.raises(SignatureError, match="more than"):
+        check(PUBLIC_KEY, headers(signature="v1a,AAAA " * 16 + SIGNATURE_A))
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "v1a",
+        "v1a,",
+        "v1a,AAAA",
+        "v1a,%%%",
+        "v1a,é",
+        "v1a,\ud800",
+        SIGNATURE_A.replace("v1a", "V1A"),
+        SIGNATURE_A.rstrip("="),
+        SIGNATURE_A + "=",
+        SIGNATURE_A + "\n",
+        SIGNATURE_A[:-3] + "h==",  # the same bytes, written another way
+        "v1a," + base64.b64encode(bytes(64)).decode(),
+        "v1a," + base64.b64encode(base64.b64decode(SIGNATURE_A[4:]) + b"x").decode(),
+    ],
+)
+def test_no_other_signature_of_v1a_fits(signature):
+    with pytest.raises(SignatureError):
+        check(PUBLIC_KEY, headers(signature=signature))
+
+
+def test_what_was_signed_with_a_key_can_not_be_changed():
+    given = headers(signature=SIGNATURE_A)
+    for secrets, changed, body in (
+        (public_key_of(generate_signing_key()), given, BODY),
+        (PUBLIC_KEY, {**given, "Webhook-id": "msg_other"}, BODY),
+        (PUBLIC_KEY, {**given, "Webhook-timestamp": str(TIMESTAMP + 1)}, BODY),
+        (PUBLIC_KEY, given, BODY + " "),
+    ):
+        with pytest.raises(SignatureError, match="fits"):
+            check(secrets, changed, body)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +470,24 @@ def test_bytes_of_any_kind(kind):
 
 
 @pytest.mark.parametrize(
-    "secrets", [None, "", [], 5, b"x", [None], ["whsec_canary!"], {SECRET}, object()]
+    "secrets",
+    [
+        None,
+        "",
+        [],
+        5,
+        b"x",
+        [None],
+        ["whsec_canary!"],
+        {SECRET},
+        object(),
+        ["whpk_canary!"],
+        "whpk_",
+        "whsk_canary",
+        PUBLIC_KEY[:-4],
+        [SECRET, "whpk_QUJD"],
+        "whpk_\ud800",
+    ],
 )
 def test_bad_secrets_are_a_signature_error_too(secrets):
     with pytest.raises(SignatureError) as caught:
@@ -363,8 +527,17 @@ anything = st.one_of(
 )
 
 
+any_key = st.binary(min_size=32, max_size=32).map(
+    lambda key: "whpk_" + base64.b64encode(key).decode()  # mostly no point of the curve
+)
+any_token = st.tuples(
+    st.sampled_from(["v1,", "v1a,", "v2,"]),
+    st.binary(max_size=65).map(lambda value: base64.b64encode(value).decode()),
+).map("".join)
+
+
 @given(
-    secrets=st.one_of(st.just(SECRET), anything),
+    secrets=st.one_of(st.sampled_from([SECRET, PUBLIC_KEY]), any_key, anything),
     given_=st.one_of(
         anything,
         st.fixed_dictionaries(
@@ -372,7 +545,7 @@ anything = st.one_of(
             optional={
                 "Webhook-ID": st.one_of(st.just(ID), anything),
                 "webhook-timestamp": st.one_of(st.just(str(TIMESTAMP)), anything),
-                "webhook-signature": st.one_of(st.text("v1,= \0é"), anything),
+                "webhook-signature": st.one_of(st.text("v1a,= \0é"), any_token, anything),
             },
         ),
     ),
@@ -402,3 +575,24 @@ def test_we_verify_what_standardwebhooks_signs(body, key):
     signature = standardwebhooks.Webhook(secret).sign(ID, now, body)
     given = headers(timestamp=str(int(now.timestamp())), signature=signature)
     assert verify([OTHER, secret], given, body).body == body.encode()
+
+
+# With libsodium, by PyNaCl: another implementation of ed25519 than that of `cryptography`.
+
+
+@given(st.text(), st.binary(min_size=32, max_size=32))
+def test_libsodium_verifies_what_we_sign(body, seed):
+    key = "whsk_" + base64.b64encode(seed).decode()
+    token = sign([SECRET, key], ID, TIMESTAMP, body).split(" ")[1]
+    verifier = nacl.signing.VerifyKey(base64.b64decode(public_key_of(key).removeprefix("whpk_")))
+    text = f"{ID}.{TIMESTAMP}.{body}".encode()
+    assert verifier.verify(text, base64.b64decode(token.removeprefix("v1a,"))) == text
+
+
+@given(st.text(), st.binary(min_size=32, max_size=32))
+def test_we_verify_what_libsodium_signs(body, seed):
+    signer = nacl.signing.SigningKey(seed)
+    signed = signer.sign(f"{ID}.{TIMESTAMP}.{body}".encode())
+    public_key = "whpk_" + base64.b64encode(bytes(signer.verify_key)).decode()
+    given = headers(signature="v1a," + base64.b64encode(signed.signature).decode())
+    assert check([OTHER, public_key], given, body).body == body.encode()

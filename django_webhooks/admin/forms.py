@@ -85,7 +85,16 @@ class SubscriptionForm(ModelErrorsForm):
     class Meta:
         model = Subscription
         # Without `owner`, which the admin adds: a wrong OWNER_MODEL must get as far as its check.
-        fields = ["name", "url", "mode", "ordered", "headers", "timeout", "max_per_second"]
+        fields = [
+            "name",
+            "url",
+            "mode",
+            "ordered",
+            "signature",
+            "headers",
+            "timeout",
+            "max_per_second",
+        ]
         widgets = {
             "url": AdminTextInputWidget(
                 attrs={"class": "vLargeTextField", "inputmode": "url", "spellcheck": "false"}

@@ -74,6 +74,7 @@ class SubscriptionAdmin(PageActionsAdmin):
         *TROUBLE,
         "header_names",
         "secret_state",
+        "public_keys",
         "created_at",
         "updated_at",
     ]
@@ -123,15 +124,16 @@ class SubscriptionAdmin(PageActionsAdmin):
         if obj is None:
             return [
                 (None, {"fields": basics}),
-                (_("Requests"), {"fields": ["secret", "headers", *limits]}),
+                (_("Requests"), {"fields": ["signature", "secret", "headers", *limits]}),
             ]
         status = ["status", *(name for name in TROUBLE if getattr(obj, name))]
         headers = ["header_names"]
         if self.has_change_permission(request, obj):  # else all is shown, and these must not be
             headers.append("headers")
+        keys = ["signature", "secret_state", *(["public_keys"] if obj.public_keys else [])]
         return [
             (None, {"fields": [*basics, *status]}),
-            (_("Requests"), {"fields": ["secret_state", *headers, *limits]}),
+            (_("Requests"), {"fields": [*keys, *headers, *limits]}),
             (_("Dates"), {"fields": ["created_at", "updated_at"], "classes": ["collapse"]}),
         ]
 
@@ -147,8 +149,12 @@ class SubscriptionAdmin(PageActionsAdmin):
             return gettext("It can't be read: none of SECRET_KEYS fits. Restore the key or rotate.")
         expires_at = _old_secret_expires_at(subscription)
         if expires_at is None:
-            return gettext("Set. It was shown when it was made.")
+            return gettext("Set. It is shown only when it is made.")
         return gettext("Set. Until %s the old one signs, too.") % expires_at
+
+    @admin.display(description=_("public key for v1a"))
+    def public_keys(self, subscription: Subscription) -> SafeString:
+        return _public_keys(subscription)
 
     def get_page_actions(self, request: HttpRequest, obj: Subscription) -> Sequence[str]:
         verbs = {Status.ACTIVE: "pause", Status.PAUSED: "resume", Status.DISABLED: "resume"}
@@ -276,7 +282,11 @@ class SubscriptionAdmin(PageActionsAdmin):
     def response_add(
         self, request: HttpRequest, obj: Subscription, post_url_continue: str | None = None
     ) -> HttpResponse:
-        request.session[NEW_SECRET] = str(obj.pk)
+        if obj.signature == Subscription.Signature.V1:
+            request.session[NEW_SECRET] = str(obj.pk)
+        else:  # the secret signs nothing, and must not be mistaken for the key
+            text = format_html(gettext("The public key of “{}” is {}."), obj, _public_keys(obj))
+            messages.success(request, text)
         return super().response_add(request, obj, post_url_continue)
 
     def changelist_view(
@@ -307,6 +317,11 @@ def _secret_message(subscription: Subscription) -> SafeString:
     if expires_at is None:
         return message
     return format_html("{} {}", message, gettext("Until %s the old one signs, too.") % expires_at)
+
+
+def _public_keys(subscription: Subscription) -> SafeString:
+    keys = ([each] for each in subscription.public_keys)
+    return format_html_join(" ", '<code class="webhooks-secret">{}</code>', keys)
 
 
 def _old_secret_expires_at(subscription: Subscription) -> str | None:

@@ -111,6 +111,11 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
     max_per_second = NumberField(
         required=False, allow_null=True, min_value=MIN_PER_SECOND, max_value=MAX_PER_SECOND
     )
+    public_keys = serializers.ListField(
+        child=serializers.CharField(),
+        read_only=True,
+        help_text=_("What verifies requests with the signature v1a, newest first."),
+    )
     rules = RuleSerializer(many=True, required=False, max_length=MAX_RULES)  # type: ignore[call-arg]
 
     class Meta:
@@ -126,6 +131,8 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
             "headers",
             "timeout",
             "max_per_second",
+            "signature",
+            "public_keys",
             "rules",
             "created_at",
             "updated_at",
@@ -160,12 +167,21 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
 
 
 class NewSubscriptionSerializer(SubscriptionSerializer):
-    """With the secret, given or generated: the one time that it is shown."""
+    """With the secret, given or generated: the one time that it is shown.
+
+    With the signature v1a it signs nothing, and whoever has none can't mistake it for the key.
+    """
 
     secret = serializers.CharField(required=False)
 
     class Meta(SubscriptionSerializer.Meta):
         fields = [*SubscriptionSerializer.Meta.fields, "secret"]
+
+    def to_representation(self, instance: Subscription) -> dict[str, Any]:
+        shown = super().to_representation(instance)
+        if instance.signature != Subscription.Signature.V1:
+            del shown["secret"]
+        return shown
 
 
 def _add_rules(subscription: Subscription, rules: list[dict[str, Any]]) -> None:

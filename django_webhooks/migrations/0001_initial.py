@@ -110,6 +110,7 @@ class Migration(migrations.Migration):
                 ('mode', models.CharField(choices=django_webhooks.models.modes, default='recurring', max_length=16, verbose_name='mode')),
                 ('status', models.CharField(choices=django_webhooks.models.subscription_statuses, default='active', max_length=16, verbose_name='status')),
                 ('headers', django_webhooks.encryption.EncryptedJSONField(blank=True, default=dict, help_text='Sent with each request, as in {"Authorization": "Bearer …"}.', verbose_name='headers')),
+                ('signature', models.CharField(choices=django_webhooks.models.signatures, default='v1', max_length=8, verbose_name='signature')),
                 ('secrets', django_webhooks.encryption.EncryptedJSONField(default=django_webhooks.models.make_secrets, editable=False)),
                 ('timeout', models.FloatField(blank=True, help_text='Seconds for a whole exchange. Empty: the TIMEOUT setting.', null=True, validators=[django.core.validators.MaxValueValidator(30.0)], verbose_name='timeout')),
                 ('max_per_second', models.FloatField(blank=True, help_text='Empty: no limit.', null=True, verbose_name='requests per second')),

@@ -22,7 +22,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--secret",
             action="append",
-            help="verify with this secret; without, with those of all subscriptions here",
+            help="verify with this secret or public key; without, with those of all subscriptions "
+            "here",
         )
         parser.add_argument("--status", type=int, default=204, help="answer with this HTTP status")
 
@@ -31,7 +32,8 @@ class Command(BaseCommand):
     ) -> None:
         for each in secret or ():
             try:
-                signing.decode_secret(each)
+                is_public = each.startswith(signing.PUBLIC_PREFIX)
+                (signing.decode_public_key if is_public else signing.decode_secret)(each)
             except SecretError as error:
                 raise CommandError(f"--secret: {error}") from error
         try:
