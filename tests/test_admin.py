@@ -208,6 +208,15 @@ def test_v1a_without_signing_keys_is_an_error_at_its_field(admin_client):
     assert not Subscription.objects.exists()
 
 
+def test_rotation_of_a_secret_that_signs_nothing_says_so(admin_client, subscription, signing_keys):
+    subscription.signature = "v1a"
+    subscription.save()
+    shown = text_of(act(admin_client, "subscription", "rotate_secret", subscription))
+    assert "signs once the signature is v1" in shown
+    assert "signed with both" not in shown
+    assert "Not used" in text_of(admin_client.get(page("subscription_change", subscription.pk)))
+
+
 def test_the_signature_is_changed(admin_client, subscription, signing_keys):
     admin_client.post(page("subscription_change", subscription.pk), typed(signature="v1a"))
     subscription.refresh_from_db()

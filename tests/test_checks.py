@@ -87,7 +87,7 @@ WRONG = [
     ("SECRET_KEYS", ["short"]),
     ("SECRET_KEYS", "a text of more than sixteen characters"),
     ("SIGNING_KEYS", []),
-    ("SIGNING_KEYS", generate_signing_key()),
+    ("SIGNING_KEYS", "whsk_" + "A" * 43 + "="),
     ("SIGNING_KEYS", [generate_signing_key()[:-4]]),
     ("SIGNING_KEYS", [generate_secret()]),
     ("SIGNING_KEYS", [public_key_of(generate_signing_key())]),

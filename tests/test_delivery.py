@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core import serializers
 from django.core.exceptions import ValidationError
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 from standardwebhooks import Webhook
@@ -430,6 +430,22 @@ def test_v1a_without_signing_keys_is_an_error_at_its_field(settings, keys):
         subscription.full_clean(exclude=["owner"])
     assert caught.value.message_dict.keys() == {"signature"}
     assert subscription.public_keys == []
+
+
+@pytest.mark.parametrize(
+    ("secret", "problem"),
+    [
+        (public_key_of(generate_signing_key()), "Port"),  # as far as the port, which is taken
+        (generate_secret(), "Port"),
+        ("whpk_no", "--secret"),
+        ("whsk_" + "A" * 43 + "=", "--secret"),
+    ],
+    ids=["public key", "secret", "no public key", "signing key"],
+)
+def test_listen_takes_secrets_and_public_keys(receiver, secret, problem):
+    port = int(receiver.url.rpartition(":")[2].partition("/")[0])
+    with pytest.raises(CommandError, match=problem):
+        call_command("webhooks_listen", port, secret=[secret])
 
 
 def test_signing_keys_are_in_no_row_and_no_log(subscribe, receiver, signing_keys, caplog):

@@ -145,6 +145,8 @@ class SubscriptionAdmin(PageActionsAdmin):
 
     @admin.display(description=_("secret"))
     def secret_state(self, subscription: Subscription) -> str:
+        if subscription.signature != Subscription.Signature.V1:
+            return gettext("Not used: the public key verifies v1a.")
         if isinstance(subscription.secrets, Unreadable):
             return gettext("It can't be read: none of SECRET_KEYS fits. Restore the key or rotate.")
         expires_at = _old_secret_expires_at(subscription)
