@@ -448,6 +448,7 @@ def test_task_cut_short_by_django_q_ends_within_a_second_and_gives_back_its_leas
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_transaction_of_ten_thousand_saves_wakes_once_and_costs_the_same_for_each(
     subscribe, receiver, wakes
 ):
