@@ -526,7 +526,9 @@ class Event(models.Model):
     )
     occurred_at = models.DateTimeField(_("occurred"), default=timezone.now)
     fanned_out_at = models.DateTimeField(_("fanned out"), null=True, editable=False)
-    error = models.TextField(_("error"), blank=True, help_text=_("Why it could not be rendered."))
+    hops = models.PositiveSmallIntegerField(_("hops"), default=1, editable=False)
+    """1, and one more for each webhook in the chain that caused it."""
+    error = models.TextField(_("error"), blank=True, help_text=_("Why it is sent to nobody."))
 
     objects = EventQuerySet.as_manager()
 

@@ -85,6 +85,8 @@ WRONG = [
     ("OWNER_MODEL", 5),
     ("CONCURRENCY", 0),
     ("DISABLE_AFTER", -1),
+    ("MAX_HOPS", 0),
+    ("MAX_HOPS", "5"),
     ("EMAIL_OWNERS", "yes"),
     ("RETENTION", {"delivered": 3}),
     ("RETENTION", {"failed": -1}),
