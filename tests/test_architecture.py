@@ -41,6 +41,7 @@ LEVELS = {
     "delivery": 3,
     "health": 3,
     "retention": 3,
+    "rotation": 3,
     # Whoever uses them.
     "capture": 4,
     "notices": 4,
