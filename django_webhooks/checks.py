@@ -1,13 +1,14 @@
 """System checks: each says what is wrong, and a hint names the key or class and the mend."""
 
 import difflib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.core.exceptions import FieldDoesNotExist
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
@@ -15,6 +16,7 @@ from django_webhooks import payloads
 from django_webhooks.backends import BaseTaskBackend
 from django_webhooks.conf import NAME, OPTIONS, settings
 from django_webhooks.models import Subscription, outbox_aliases
+from django_webhooks.payloads import Path
 from django_webhooks.registry import ALL_FIELDS, ModelWebhook, registry
 
 TAG = "webhooks"
@@ -57,6 +59,22 @@ def _check_asymmetric(using: str) -> Iterator[CheckMessage]:
             "subscriptions to v1 and give their secrets to the receivers.",
             id="django_webhooks.E007",
         )
+
+
+@register(TAG)
+def check_exposure(**kwargs: Any) -> list[CheckMessage]:
+    """I030-I032: what leaves the house that a person should have looked at. Only when asked for."""
+    if not _is_asked_for():
+        return []
+    return [message for webhook in registry.webhooks for message in _list_exposed(webhook)]
+
+
+def _is_asked_for() -> bool:
+    """Whether these checks run because of `check --tag webhooks`, and not at each `runserver`.
+
+    `run_checks(tags=…)` chooses by tags, and does not tell a check which were asked for.
+    """
+    return TAG in (sys._getframe(2).f_locals.get("tags") or ())
 
 
 def _wrong_values() -> Iterator[CheckMessage]:
@@ -139,7 +157,7 @@ def _check_backend() -> Iterator[CheckMessage]:
 
 
 def _check_webhook(webhook: ModelWebhook) -> Iterator[CheckMessage]:
-    name = f"{type(webhook).__module__}.{type(webhook).__name__}"
+    name = _name_of(webhook)
     if webhook.renders_fields and not webhook.fields:
         yield Error(
             f"{name} does not say what it publishes.",
@@ -166,6 +184,7 @@ def _check_webhook(webhook: ModelWebhook) -> Iterator[CheckMessage]:
         return
     yield from _check_paths(webhook, name)
     yield from _check_all_fields(webhook, name)
+    yield from _check_user(webhook, name)
     if not set(outbox_aliases()) & {router.db_for_write(webhook.model)}:
         yield Warning(
             f"{webhook.model._meta.label} is written to a database without the outbox tables: "
@@ -195,13 +214,6 @@ def _check_paths(webhook: ModelWebhook, name: str) -> Iterator[CheckMessage]:
 def _check_all_fields(webhook: ModelWebhook, name: str) -> Iterator[CheckMessage]:
     if webhook.fields != ALL_FIELDS:
         return
-    if issubclass(webhook.model, get_user_model()):
-        yield Error(
-            f'{name} publishes the user model with fields = "__all__".',
-            hint="List the fields that may leave the house.",
-            obj=webhook.model,
-            id="django_webhooks.E014",
-        )
     left_out = [
         field.name
         for field in webhook.model._meta.concrete_fields
@@ -214,3 +226,113 @@ def _check_all_fields(webhook: ModelWebhook, name: str) -> Iterator[CheckMessage
         obj=webhook.model,
         id="django_webhooks.W015",
     )
+
+
+def _check_user(webhook: ModelWebhook, name: str) -> Iterator[CheckMessage]:
+    """The user model needs a list of fields, wherever a serializer gets to it.
+
+    `get_data()` is the project's own choice: what it gives can't be known here.
+    """
+    found = ["fields"] if webhook.fields == ALL_FIELDS and _is_user(webhook.model) else []
+    for path, part in _serializer_parts(webhook):
+        meta = getattr(getattr(part, "child", part), "Meta", None)
+        if _is_open(meta) and _is_user(getattr(meta, "model", None)):
+            found.append(f"serializer_class at {'.'.join(path)!r}" if path else "serializer_class")
+    for where in found:
+        yield Error(
+            f"{name} publishes the user model with all columns ({where}).",
+            hint="List the fields that may leave the house, in fields = [...] of the webhook or "
+            "of the serializer's Meta; a serializer's depth does not list them.",
+            obj=webhook.model,
+            id="django_webhooks.E014",
+        )
+
+
+def _is_user(model: Any) -> bool:
+    """Whether `model` is the user model, a proxy or a child of it."""
+    try:
+        user = get_user_model()
+    except ImproperlyConfigured:  # a project without users
+        return False
+    concrete = user._meta.concrete_model or user
+    return isinstance(model, type) and issubclass(model, concrete)
+
+
+def _is_open(meta: Any) -> bool:
+    """Whether a serializer's Meta publishes columns that nobody has named."""
+    return getattr(meta, "fields", None) == ALL_FIELDS or hasattr(meta, "exclude")
+
+
+def _serializer_parts(webhook: ModelWebhook) -> list[tuple[Path, Any]]:
+    """The serializer and all that it writes, by path; its class alone if that can't be told."""
+    if webhook.serializer_class is None:
+        return []
+    try:
+        return list(_walk(webhook.serializer_class(), ()))
+    except Exception:  # the project's code, which may want a request or the database
+        return [((), webhook.serializer_class)]
+
+
+def _walk(part: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    yield path, part
+    for name, field in _fields_of(part).items():
+        if not getattr(field, "write_only", False):
+            yield from _walk(field, (*path, name))
+
+
+def _fields_of(part: Any) -> Any:
+    """Those of a nested serializer, or of the one in a list."""
+    return getattr(getattr(part, "child", part), "fields", {})
+
+
+# What a person should have looked at
+
+
+def _list_exposed(webhook: ModelWebhook) -> Iterator[CheckMessage]:
+    name, published = _name_of(webhook), list(_published(webhook))
+    personal = [path for path, words in published if any(map(payloads.PERSONAL.search, words))]
+    secret = [path for path, words in published if any(map(payloads.SENSITIVE.search, words))]
+    if personal:
+        yield Info(
+            f"{name} publishes what looks personal: {', '.join(personal)}.",
+            hint="Does each receiver need it? Remove the rest.",
+            obj=webhook.model,
+            id="django_webhooks.I030",
+        )
+    if secret:
+        yield Info(
+            f"{name} publishes what looks secret: {', '.join(secret)}.",
+            hint="Whoever subscribes gets to see it. Remove it, unless the name deceives.",
+            obj=webhook.model,
+            id="django_webhooks.I031",
+        )
+    if not published:
+        yield Info(
+            f"{name}: what it publishes is known to its code alone.",
+            hint="Look at get_data(), or at the serializer, which can't be made without a request.",
+            obj=webhook.model,
+            id="django_webhooks.I032",
+        )
+
+
+def _published(webhook: ModelWebhook) -> Iterator[tuple[str, list[str]]]:
+    """Each published path, and the dotted names by which it may be known."""
+    model = webhook.model._meta.model_name or ""
+    if webhook.renders_fields:
+        for path in webhook.paths:
+            yield ".".join(path), [".".join((model, *path))]
+    elif type(webhook).get_data is ModelWebhook.get_data:
+        for path, part in _serializer_parts(webhook):
+            if path and not _fields_of(part):
+                source = str(getattr(part, "source", "") or "")
+                yield _shown(path, source), [".".join((model, *path)), f"{model}.{source}"]
+
+
+def _shown(path: Path, source: str) -> str:
+    """`contact (user.email)` of a serializer's field that is named otherwise than its source."""
+    shown = ".".join(path)
+    return shown if source in ("", "*", path[-1]) else f"{shown} ({source})"
+
+
+def _name_of(webhook: ModelWebhook) -> str:
+    return f"{type(webhook).__module__}.{type(webhook).__name__}"

@@ -144,6 +144,11 @@ OPTIONS: Mapping[str, Option] = {
         "a number of seconds above 0, or None for never",
         lambda value: value is None or (_is_number(value) and value > 0),
     ),
+    "MAX_HOPS": Option(
+        5,
+        "a number of webhooks above 0, or None for no limit",
+        lambda value: value is None or _is_positive_int(value),
+    ),
     "EMAIL_OWNERS": Option(False, "True or False", lambda value: isinstance(value, bool)),
     "RETENTION": Option(
         RETENTION,
@@ -237,6 +242,11 @@ class Settings:
     @property
     def DISABLE_AFTER(self) -> float | None:
         value: float | None = self._get("DISABLE_AFTER")
+        return value
+
+    @property
+    def MAX_HOPS(self) -> int | None:
+        value: int | None = self._get("MAX_HOPS")
         return value
 
     @property

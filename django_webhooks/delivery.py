@@ -15,7 +15,7 @@ from functools import partial
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from django_webhooks import __version__, signals, signing
+from django_webhooks import __version__, hops, signals, signing
 from django_webhooks.conf import MAX_TIMEOUT, settings
 from django_webhooks.encryption import Unreadable
 from django_webhooks.exceptions import UnreadableSecret
@@ -46,6 +46,7 @@ class Parcel:
     secrets: Sequence[str]
     body: bytes
     timeout: float
+    hops: int = 1
     problem: str = ""
     """Why it can't be sent at all; empty if it can."""
 
@@ -112,12 +113,16 @@ def _pack(delivery: Delivery) -> Parcel:
         secrets=secrets,
         body=event.body.encode(),
         timeout=min(subscription.timeout or settings.TIMEOUT, MAX_TIMEOUT),
+        hops=event.hops,
         problem=problem,
     )
 
 
 def standard_headers(parcel: Parcel, timestamp: int) -> dict[str, str]:
-    """The headers that every request bears (Standard Webhooks 1.0); `timestamp` in seconds."""
+    """The headers that every request bears: those of Standard Webhooks 1.0 and the hops.
+
+    `timestamp` is in seconds.
+    """
     event_id = parcel.delivery.event_id
     return {
         "content-type": "application/json",
@@ -125,6 +130,7 @@ def standard_headers(parcel: Parcel, timestamp: int) -> dict[str, str]:
         "webhook-id": event_id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": signing.sign(parcel.secrets, event_id, timestamp, parcel.body),
+        hops.HEADER: hops.write_header(parcel.hops),
     }
 
 
@@ -209,7 +215,8 @@ class _Ended:
         delivery.reason, delivery.next_attempt_at, delivery.lease_token = self.reason, None, None
         succeeded = self.status == Delivery.Status.SUCCEEDED
         signal = signals.delivery_succeeded if succeeded else signals.delivery_failed
-        signal.send_robust(sender=Delivery, delivery=delivery, attempt=self.attempt)
+        with hops.caused_by(delivery.event.hops):  # a receiver may save what is published
+            signal.send_robust(sender=Delivery, delivery=delivery, attempt=self.attempt)
 
 
 @dataclass

@@ -77,6 +77,15 @@ def decrypt(token: str) -> Any:
         ) from error
 
 
+def is_current(token: str) -> bool:
+    """Whether the first of `SECRET_KEYS` made `token`."""
+    try:
+        _fernet(settings.SECRET_KEYS[:1]).decrypt(token)
+    except InvalidToken:
+        return False
+    return True
+
+
 @lru_cache(maxsize=8)
 def _fernet(keys: Sequence[str]) -> MultiFernet:
     return MultiFernet([Fernet(_derive(key)) for key in keys])

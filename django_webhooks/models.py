@@ -141,7 +141,8 @@ def subscription_statuses() -> list[tuple[str, Any]]:
     return Subscription.Status.choices
 
 
-WORKERS_FIELDS = (
+SHARED_FIELDS = (
+    "secrets",
     "status",
     "disabled_reason",
     "next_slot_at",
@@ -149,7 +150,7 @@ WORKERS_FIELDS = (
     "failure_count",
     "held_until",
 )
-"""Columns that a worker may have written since a row was read."""
+"""Columns that a worker or a verb may have written since a row was read."""
 
 
 def make_secrets(secret: str = "") -> list[dict[str, Any]]:
@@ -262,9 +263,9 @@ class Subscription(models.Model):
         return f"<Subscription {self.pk}>"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Columns that the worker writes are left alone, unless they were changed here.
+        """Columns that others write, too, are left alone unless they were changed here.
 
-        Or whoever renames a one-time subscription would make it active again.
+        Or whoever renames a subscription would undo its completion, or the rotation of its secret.
         """
         if not args and not self._state.adding and not set(kwargs) - {"using"}:
             known = self._remembered.items()
@@ -312,9 +313,9 @@ class Subscription(models.Model):
         self._remember()
 
     def _remember(self) -> None:
-        """What the columns of the worker hold, as far as is known here."""
+        """What the shared columns hold, as far as is known here."""
         known = self.__dict__
-        self._remembered = {name: known[name] for name in WORKERS_FIELDS if name in known}
+        self._remembered = {name: known[name] for name in SHARED_FIELDS if name in known}
 
     @property
     def secret(self) -> str:
@@ -567,7 +568,9 @@ class Event(models.Model):
     )
     occurred_at = models.DateTimeField(_("occurred"), default=timezone.now)
     fanned_out_at = models.DateTimeField(_("fanned out"), null=True, editable=False)
-    error = models.TextField(_("error"), blank=True, help_text=_("Why it could not be rendered."))
+    hops = models.PositiveSmallIntegerField(_("hops"), default=1, editable=False)
+    """1, and one more for each webhook in the chain that caused it."""
+    error = models.TextField(_("error"), blank=True, help_text=_("Why it is sent to nobody."))
 
     objects = EventQuerySet.as_manager()
 

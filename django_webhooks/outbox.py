@@ -14,7 +14,7 @@ from django.apps import apps
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from django_webhooks import payloads, signals
+from django_webhooks import hops, payloads, signals
 from django_webhooks.backends import get_backend
 from django_webhooks.conf import settings
 from django_webhooks.models import Delivery, Event, Rule, Subscription, database_now, label_of
@@ -86,6 +86,8 @@ def publish_test(subscription: Subscription) -> Delivery:
         delivery = Delivery.objects.using(using).create(
             event=event, subscription=subscription, next_attempt_at=database_now(using)
         )
+        if event.error:
+            Delivery.objects.using(using).filter(pk=delivery.pk).cancel(event.error)
         wake_after_commit(using)
     delivery.refresh_from_db(using=using)
     return delivery
@@ -110,7 +112,9 @@ def compose(
     `PayloadError` and `PayloadTooLarge` for data that can't be sent; `TypeError` for an `owner`
     of another model than `OWNER_MODEL`.
     """
-    event = Event(type=event_type, action=action, owner_id=owner_id_of(owner))
+    event = Event(
+        type=event_type, action=action, owner_id=owner_id_of(owner), hops=hops.following()
+    )
     event.subject = subject
     event.data = payloads.to_json(data)
     event.previous = previous or {}
@@ -128,6 +132,7 @@ def compose_failed(
         action=action,
         subject_type=subject_type,
         subject_id=subject_id,
+        hops=hops.following(),
         error=error,
     )
 
@@ -135,18 +140,35 @@ def compose_failed(
 def write(event: Event, using: str, *, listening: bool) -> Event:
     """Insert the Event into the current transaction; after its commit, tell and wake.
 
-    With nobody listening it is written as fanned out already, and no worker is woken.
+    With nobody listening, or with an `error`, it is written as fanned out already, and no worker
+    is woken. That is how a loop ends: see `MAX_HOPS`.
     """
+    is_cut = _cut_loop(event)
+    listening = listening and not event.error
     if not listening:
         event.fanned_out_at = timezone.now()
     # Enough to find most objects by; a longer key must not break the save.
     event.subject_id = event.subject_id[:MAX_SUBJECT_ID_LENGTH]
     event.save(using=using, force_insert=True)
-    if signals.event_published.has_listeners(Event):
+    # Of one that is cut nothing is told, for whoever publishes when told would go on for ever.
+    if not is_cut and signals.event_published.has_listeners(Event):
         transaction.on_commit(partial(_announce, event, using), using=using, robust=True)
     if listening:
         wake_after_commit(using)
     return event
+
+
+def _cut_loop(event: Event) -> bool:
+    """Whether the Event is beyond `MAX_HOPS`; its `error` says so."""
+    limit = settings.MAX_HOPS
+    if limit is None or event.hops <= limit:
+        return False
+    event.error = (
+        f"A loop, cut here: this is number {event.hops} of events that were caused by the webhook "
+        f"of the one before, and MAX_HOPS is {limit}."
+    )
+    logger.warning("Event %s (%s) is sent to nobody. %s", event.pk, event.type, event.error)
+    return True
 
 
 def wake_after_commit(using: str) -> None:
@@ -204,7 +226,8 @@ def _redeliver(ids: list[Any], using: str) -> int:
 
 
 def _announce(event: Event, using: str) -> None:
-    signals.event_published.send_robust(sender=Event, event=event, using=using)
+    with hops.caused_by(event.hops):  # a receiver that publishes goes on with the chain
+        signals.event_published.send_robust(sender=Event, event=event, using=using)
 
 
 __all__ = [

@@ -28,6 +28,16 @@ SENSITIVE = re.compile(
 )
 """Names of fields that `fields = "__all__"` leaves out."""
 
+PERSONAL = re.compile(
+    r"(e_?mail|phone|mobile|fax|(first|last|middle|given|family|full|sur|maiden|legal|user)_?name"
+    r"|(customer|person|user|member|employee|patient|client|contact|guest|author|owner|recipient"
+    r"|subscriber)s?[._]name|address|street|post(al)?_?code|birth|latitude|longitude|passport"
+    r"|national_?id|social_?security|(tax|vat)_?(id|no|number|code)|account_?(no|number|holder)"
+    r"|(^|[._])(tel|zip|dob|age|gender|sex|ip)(_|$))[^.]*$",
+    re.IGNORECASE,
+)
+"""Dotted paths, with the model's name in front, that are likely to tell of a person."""
+
 KINDS: Sequence[tuple[type[models.Field[Any, Any]], str]] = [
     (models.BooleanField, "boolean"),
     (models.DateTimeField, "datetime"),  # before DateField, its base

@@ -21,7 +21,7 @@ from django.db import connections
 from django.db.models import Exists, OuterRef
 from django.db.transaction import TransactionManagementError
 
-from django_webhooks import delivery
+from django_webhooks import delivery, hops
 from django_webhooks.backends import get_backend
 from django_webhooks.backends.base import HOLD_BACK
 from django_webhooks.claim import Claimed, Claimer, pace
@@ -131,7 +131,8 @@ def drain(
         return DrainResult()
     _draining.now = True
     try:
-        return sum((_drain(each, out_of_time) for each in aliases), DrainResult())
+        with hops.caused_by(0):  # not by the request in which `ImmediateBackend` drains
+            return sum((_drain(each, out_of_time) for each in aliases), DrainResult())
     finally:
         _draining.now = False
 

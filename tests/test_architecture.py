@@ -29,6 +29,7 @@ LEVELS = {
     "payloads": 1,
     "encryption": 1,
     "registry": 1,
+    "hops": 1,
     # Rows and requests.
     "models": 2,
     "transport": 2,
@@ -40,9 +41,11 @@ LEVELS = {
     "delivery": 3,
     "health": 3,
     "retention": 3,
+    "rotation": 3,
     # Whoever uses them.
     "capture": 4,
     "notices": 4,
+    "middleware": 4,
     "worker": 4,
     "admin": 4,
     "api": 4,

@@ -10,9 +10,12 @@ from django.contrib.auth.models import User
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.core.checks import run_checks
+from django.core.management import call_command
 from django.db import connections, models
 from django.test.utils import isolate_apps
+from rest_framework import serializers
 
+from django_webhooks import payloads
 from django_webhooks.backends.django_tasks import ImmediateBackend
 from django_webhooks.checks import TAG
 from django_webhooks.conf import OPTIONS
@@ -96,6 +99,8 @@ WRONG = [
     ("OWNER_MODEL", 5),
     ("CONCURRENCY", 0),
     ("DISABLE_AFTER", -1),
+    ("MAX_HOPS", 0),
+    ("MAX_HOPS", "5"),
     ("EMAIL_OWNERS", "yes"),
     ("RETENTION", {"delivered": 3}),
     ("RETENTION", {"failed": -1}),
@@ -362,3 +367,190 @@ def test_model_of_a_database_without_the_outbox_is_warned_of(publish, settings):
     settings.DATABASE_ROUTERS = [Router()]
     publish(Order, type("OrderWebhook", (ModelWebhook,), {"fields": ["id"]}))
     assert "allow_migrate" in only("W016").hint
+
+
+# The user model
+
+
+with isolate_apps("tests.shop"):
+
+    class Staff(User):
+        class Meta:
+            proxy = True
+            app_label = "shop"
+
+
+def serializer(model, bases=(serializers.ModelSerializer,), meta=None, **fields):
+    """A serializer class of `model`, with these declared fields."""
+    meta = type("Meta", (), {"model": model, **(meta or {})})
+    return type("MadeSerializer", bases, {"Meta": meta, **fields})
+
+
+OPEN_USER = serializer(User, meta={"fields": "__all__"})
+CLOSED_USER = serializer(User, meta={"fields": ["id", "username"]})
+ORDER = {"fields": ["id", "customer"]}
+
+
+class NeedsARequest(OPEN_USER):
+    def get_fields(self):
+        return self.context["request"]
+
+
+@pytest.mark.parametrize(
+    ("model", "attributes", "where"),
+    [
+        (User, {"fields": "__all__"}, "fields"),
+        (Staff, {"fields": "__all__"}, "fields"),
+        (User, {"serializer_class": OPEN_USER}, "serializer_class"),
+        (Staff, {"serializer_class": OPEN_USER}, "serializer_class"),
+        (
+            User,
+            {"serializer_class": serializer(User, meta={"exclude": ["email"]})},
+            "serializer_class",
+        ),
+        (User, {"serializer_class": NeedsARequest}, "serializer_class"),
+        (
+            Order,
+            {"serializer_class": serializer(Order, meta=ORDER, customer=OPEN_USER())},
+            "serializer_class at 'customer'",
+        ),
+        (
+            Order,
+            {"serializer_class": serializer(Order, meta=ORDER, customer=OPEN_USER(many=True))},
+            "serializer_class at 'customer'",
+        ),
+        (
+            Order,
+            {"serializer_class": serializer(Order, meta={**ORDER, "depth": 2})},
+            "serializer_class at 'customer.user'",
+        ),
+    ],
+)
+def test_user_model_needs_a_list_of_fields_wherever_it_is_published(
+    publish, model, attributes, where
+):
+    publish(model, type("Webhook", (ModelWebhook,), attributes))
+    assert f"({where})" in only("E014").msg
+
+
+@pytest.mark.parametrize(
+    ("model", "attributes"),
+    [
+        (User, {"fields": ["id", "username"]}),
+        (User, {"get_data": lambda self, instance: {"id": instance.pk}}),
+        (User, {"serializer_class": CLOSED_USER}),
+        (
+            User,
+            {
+                "serializer_class": type(
+                    "PlainSerializer",
+                    (serializers.Serializer,),
+                    {"username": serializers.CharField()},
+                )
+            },
+        ),
+        (Order, {"serializer_class": serializer(Order, meta={"fields": "__all__"})}),
+        (
+            Order,
+            {
+                "serializer_class": serializer(
+                    Order, meta=ORDER, customer=OPEN_USER(write_only=True)
+                )
+            },
+        ),
+    ],
+)
+def test_user_model_with_a_list_of_fields_is_fine(publish, model, attributes):
+    publish(model, type("Webhook", (ModelWebhook,), attributes))
+    assert found("E014") == []
+
+
+def test_project_without_users_is_checked_all_the_same(publish, settings):
+    settings.AUTH_USER_MODEL = "no.User"
+    publish(Order, type("Webhook", (ModelWebhook,), {"fields": "__all__"}))
+    assert only("W015")
+
+
+# What a person should have looked at
+
+
+def exposed(publish, model, **attributes):
+    """What is listed as personal, and as secret."""
+    publish(model, type("Webhook", (ModelWebhook,), attributes))
+    return tuple(
+        each.msg.partition(": ")[2].rstrip(".").split(", ")
+        for id in ("I030", "I031")
+        for each in found(id)
+    )
+
+
+def test_personal_fields_are_listed_for_review(publish):
+    fields = ["id", "status", "total", "customer.name", "customer.email", "customer.user"]
+    assert exposed(publish, Order, fields=fields) == (["customer.name", "customer.email"],)
+
+
+def test_what_looks_secret_is_listed_though_it_was_named(publish):
+    fields = ["id", "password", "first_name"]
+    assert exposed(publish, User, fields=fields) == (["first_name"], ["password"])
+
+
+def test_fields_of_serializers_are_listed_by_name_and_by_source(publish):
+    class Inner(serializers.Serializer):
+        email = serializers.EmailField()
+        api_token = serializers.CharField()
+        total = serializers.IntegerField()
+
+    class Outer(serializers.Serializer):
+        id = serializers.IntegerField()
+        contact = serializers.CharField(source="customer.email")
+        phone = serializers.CharField(write_only=True)
+        buyer = Inner()
+        others = Inner(many=True)
+
+    assert exposed(publish, Order, serializer_class=Outer) == (
+        ["contact (customer.email)", "buyer.email", "others.email"],
+        ["buyer.api_token", "others.api_token"],
+    )
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"get_data": lambda self, instance: {}}, {"serializer_class": NeedsARequest}],
+)
+def test_what_cannot_be_listed_is_named(publish, attributes):
+    publish(Order, type("Webhook", (ModelWebhook,), attributes))
+    assert "its code alone" in only("I032").msg
+
+
+PERSONAL = (
+    "email e_mail work_email emailAddress phone phone_number mobile fax tel first_name lastName "
+    "surname full_name username customer_name owner.name customer.name street address ip_address "
+    "ip client_ip postcode postal_code zip zip_code birth_date birthday dob date_of_birth age "
+    "gender latitude passport_no national_id tax_id vat_number account_holder"
+)
+HARMLESS = (
+    "id status total name product.name tax tax_rate vat page image zipped ship description "
+    "average_total telemetry recipe_id agent address.id created_at number owner script stage"
+)
+
+
+@pytest.mark.parametrize("name", PERSONAL.split())
+def test_name_is_personal(name):
+    assert payloads.PERSONAL.search(f"thing.{name}")
+
+
+@pytest.mark.parametrize("name", HARMLESS.split())
+def test_name_is_not_personal(name):
+    assert not payloads.PERSONAL.search(f"thing.{name}")
+
+
+def test_review_is_told_when_asked_for_and_never_in_passing(publish, capsys):
+    """Not at each `runserver`, whose checks are all of them, and not by a command with others."""
+    publish(Order, type("Webhook", (ModelWebhook,), {"fields": ["customer.email"]}))
+    call_command("check", "--tag", "webhooks")
+    assert "django_webhooks.I030" in capsys.readouterr().err
+    call_command("check")
+    assert "I030" not in "".join(capsys.readouterr())
+    call_command("check", "--tag", "models")
+    assert "I030" not in "".join(capsys.readouterr())
+    assert [each for each in run_checks() if "django_webhooks.I" in str(each.id)] == []

@@ -114,6 +114,16 @@ def test_leaked_secret_is_dropped_at_once(subscribe):
     assert old not in Subscription.objects.get().signing_secrets
 
 
+def test_rename_in_code_does_not_undo_a_rotation(subscribe):
+    subscription = subscribe("*")
+    read_before = Subscription.objects.get()
+    new = subscription.rotate_secret()
+    read_before.name = "renamed"
+    read_before.save()
+    assert Subscription.objects.get().secret == new
+    assert Subscription.objects.get().name == "renamed"
+
+
 def test_own_secret_may_be_brought_along(subscribe, receiver):
     secret = "whsec_" + base64.b64encode(b"x" * 24).decode()
     subscribe("*", secret=secret)

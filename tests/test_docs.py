@@ -124,12 +124,12 @@ def test_no_setting_is_documented_that_does_not_exist():
 def check_ids() -> set[str]:
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
-        found |= set(re.findall(r"django_webhooks\.([EW]\d{3})\b", path.read_text()))
+        found |= set(re.findall(r"django_webhooks\.([EWI]\d{3})\b", path.read_text()))
     return found
 
 
 def test_check_ids_are_documented():
-    documented = set(re.findall(r"^\| `([EW]\d{3})`", read("reference/checks.md"), re.MULTILINE))
+    documented = set(re.findall(r"^\| `([EWI]\d{3})`", read("reference/checks.md"), re.MULTILINE))
     assert documented == check_ids()
 
 

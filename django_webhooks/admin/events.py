@@ -53,7 +53,7 @@ class EventAdmin(ReadOnlyAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         trouble = ["error"] if obj and obj.error else []
-        shown = ["id", "type", *trouble, "about", "whose", "occurred_at", "fanned_out_at"]
+        shown = ["id", "type", *trouble, "about", "whose", "occurred_at", "fanned_out_at", "hops"]
         return [(None, {"fields": [*shown, "pretty_data", "pretty_previous"]})]
 
     @admin.display(description=_("type"), ordering="type")
