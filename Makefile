@@ -4,10 +4,11 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 SOURCES := $(shell find django_webhooks -type f -not -name '*.py[co]')
+AUDIT = --strict --progress-spinner off --timeout 15
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench chaos lint migrations tox dist clean
+.PHONY: help demo test bench chaos lint audit advisories migrations tox dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +23,7 @@ test: .venv-test/ready ## Run the tests, on SQLite or DATABASE_URL=…; ARGS=…
 bench: .venv-test/ready ## Run the benchmarks, on SQLite or DATABASE_URL=…; each prints ratios of one run.
 	.venv-test/bin/python -m tests.benchmarks.fan_out
 	.venv-test/bin/python -m tests.benchmarks.fairness
+	.venv-test/bin/python -m tests.benchmarks.hostile
 
 chaos: .venv-test/ready ## Kill workers while orders are saved, then judge: SECONDS=60 SEED=7 ENGINE=loop DATABASE_URL=…, ARGS=….
 	.venv-test/bin/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
@@ -32,6 +34,17 @@ lint: .venv-lint/ready ## Check style, formatting and types.
 	.venv-lint/bin/ruff check .
 	.venv-lint/bin/ruff format --check .
 	.venv-lint/bin/mypy
+
+audit: advisories ## Look for known vulnerabilities in what we depend on; needs pypi.org.
+	@.venv-audit/bin/pip-audit $(AUDIT) .
+
+# Where pypi.org can't be reached, pip-audit may find nothing and call that good. So it has to find
+# first what it must know: that requests 2.31.0 is vulnerable (CVE-2024-35195).
+advisories: .venv-audit/ready
+	@echo 'requests==2.31.0' >.venv-audit/canary.txt
+	@.venv-audit/bin/pip-audit $(AUDIT) --no-deps --disable-pip -r .venv-audit/canary.txt 2>&1 \
+		| grep -q '^Found [0-9]* known vulnerabilit' \
+		|| { echo 'NOT RUN: the database of advisories (pypi.org) does not answer.' >&2; exit 1; }
 
 migrations: .venv-test/ready ## Check that no migration is missing.
 	.venv-test/bin/python -m django makemigrations --check --dry-run --settings tests.settings
@@ -44,7 +57,7 @@ dist: .venv-dist/ready ## Build the sdist, and from it the wheel, into dist/.
 	.venv-dist/bin/python -m build --outdir dist .
 
 clean: ## Remove all that the targets have made.
-	rm -rf .venv-demo .venv-test .venv-lint .venv-dist .venv-tox .tox .demo build dist
+	rm -rf .venv-demo .venv-test .venv-lint .venv-audit .venv-dist .venv-tox .tox .demo build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -66,6 +79,12 @@ clean: ## Remove all that the targets have made.
 	$(call make-venv,$(@D))
 	$(@D)/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
 	$(@D)/bin/python $(PIP_INSTALL) --editable . --group test --group lint
+	@touch $@
+
+# The tool only: what it audits it resolves anew, each time, in an environment that it makes.
+.venv-audit/ready:
+	$(call make-venv,$(@D))
+	$(@D)/bin/python $(PIP_INSTALL) 'pip-audit>=2.9'
 	@touch $@
 
 .venv-dist/ready:

@@ -25,11 +25,11 @@ import ssl
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_address
-from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
@@ -52,7 +52,8 @@ MAX_HEAD_BYTES = 65536
 MAX_RESPONSE_HEADERS, MAX_RESPONSE_HEADER_LENGTH = 50, 1024
 MAX_CUSTOM_HEADERS, MAX_CUSTOM_HEADER_LENGTH = 20, 1024
 MAX_LOOKUPS = 64
-"""Names being resolved at once in this process; a hanging resolver can't pile up threads."""
+"""Names being resolved at once in this process, each on one thread, however many sends wait
+for it: a resolver that hangs can't pile up threads, nor one name take the place of others."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,9 @@ class Transport:
 
     def _exchange(self, request: Request, call: "_Call") -> Exchange:
         prepared = _prepare(self._checked(request.url), request)
+        # To a proxy, one connection bears plain requests for any host: what one of them sends
+        # after its answer must not be taken for the answer of the next.
+        call.fresh = bool(self._proxies) and str(prepared.url).startswith("http:")
         response = self._post(prepared, call)
         try:
             call.remaining()  # judged by the clock, whatever came
@@ -419,7 +423,9 @@ def _tls_context(ca_bundle: str) -> ssl.SSLContext:
 
 # The connection: name, address, request, head of the response.
 
-_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+_places = threading.BoundedSemaphore(MAX_LOOKUPS)
+_lookups: dict[tuple[str, int], "Future[Any]"] = {}
+_lookups_lock = threading.Lock()
 
 SockAddr = tuple[Any, ...]
 
@@ -429,35 +435,50 @@ def _resolve(host: str, port: int, call: _Call) -> list[tuple[int, SockAddr]]:
     with suppress(ValueError):
         family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
         return [(family, (host, port))]
-    if not _lookups.acquire(timeout=call.remaining()):
-        raise TimeoutError("Too many look-ups hang.")
-    answer: SimpleQueue[Any] = SimpleQueue()
-    try:
-        threading.Thread(target=_look_up, args=(host, port, answer), daemon=True).start()
-    except RuntimeError:
-        _lookups.release()
-        raise
-    try:
-        found = answer.get(timeout=call.remaining())
-    except Empty:
-        raise TimeoutError("The look-up hangs.") from None
-    if isinstance(found, Exception):
-        raise found
+    found = _look_up(host, port, call).result(timeout=call.remaining())
     return list(dict.fromkeys((info[0], info[4]) for info in found))
 
 
-def _look_up(host: str, port: int, answer: "SimpleQueue[Any]") -> None:
+def _look_up(host: str, port: int, call: _Call) -> "Future[Any]":
+    """The look-up that is under way, or a new one."""
+    if not _places.acquire(timeout=call.remaining()):
+        raise TimeoutError("Too many look-ups hang.")
+    with _lookups_lock:
+        if lookup := _lookups.get((host, port)):
+            _places.release()
+            return lookup
+        try:
+            lookup = Future()
+            threading.Thread(target=_ask, args=(host, port, lookup), daemon=True).start()
+        except RuntimeError:
+            _places.release()
+            raise
+        _lookups[host, port] = lookup
+        return lookup
+
+
+def _ask(host: str, port: int, lookup: "Future[Any]") -> None:
     try:
-        answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except Exception as error:
-        answer.put(error)
-    finally:
-        _lookups.release()
+        _settle(host, port)
+        lookup.set_exception(error)
+    else:
+        _settle(host, port)
+        lookup.set_result(found)
+
+
+def _settle(host: str, port: int) -> None:
+    """Before the answer is told: whoever comes after it asks anew."""
+    with _lookups_lock:
+        _lookups.pop((host, port), None)
+    _places.release()
 
 
 def _check(address: SockAddr, networks: Sequence[Network]) -> None:
     scope = address[3] if len(address) > 3 else 0
-    check_address(f"{address[0]}%{scope}" if scope else address[0], networks)
+    # As text: `ip_address` takes numbers and bytes, too, which another family may have here.
+    check_address(f"{address[0]}%{scope}" if scope else str(address[0]), networks)
 
 
 def _dial(answers: Sequence[tuple[int, SockAddr]], options: Any, call: _Call) -> socket.socket:
@@ -480,28 +501,32 @@ def _dial(answers: Sequence[tuple[int, SockAddr]], options: Any, call: _Call) ->
     raise failure
 
 
-class _Head(io.BufferedReader):
-    """Reads the lines of a response's head; http.client would take a head that is cut off for
-    a complete one, and read interim responses (1xx) for ever."""
+class _Lines(io.BufferedReader):
+    """Reads the lines of a response: its head, then what stands between chunks. http.client
+    would take a head that is cut off for a complete one, and read lines without end: of
+    interim responses (1xx), of trailers."""
 
-    budget: float = MAX_HEAD_BYTES
+    budget = MAX_HEAD_BYTES
 
     def readline(self, size: int | None = -1) -> bytes:
-        line = super().readline(size)
+        most = self.budget + 1  # one line alone may be endless
+        line = super().readline(most if size is None or size < 0 else min(size, most))
         self.budget -= len(line)
-        if not line and self.budget < math.inf:
-            raise http.client.RemoteDisconnected("The head of the response broke off.")
+        if not line:
+            raise http.client.RemoteDisconnected("The response broke off.")
         if self.budget < 0:
             raise http.client.LineTooLong("head")
         return line
 
 
 class _Response(http.client.HTTPResponse):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = self._lines = _Lines(self.fp.detach())
+
     def begin(self) -> None:
-        if self.headers is None:
-            head = self.fp = _Head(self.fp.detach())
-            super().begin()
-            head.budget = math.inf
+        super().begin()
+        self._lines.budget = MAX_HEAD_BYTES  # a large head leaves no less for the chunks
 
     def _read_status(self) -> tuple[str, int, str]:
         """http.client skips 100 only; RFC 9110 15.2: any 1xx but 101 is followed by more."""
@@ -509,7 +534,7 @@ class _Response(http.client.HTTPResponse):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 < status < 200 or status == 101:
                 return version, status, reason
-            while self.fp.readline() not in (b"\r\n", b"\n", b""):
+            while self.fp.readline() not in (b"\r\n", b"\n"):
                 pass
 
 

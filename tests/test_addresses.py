@@ -2,8 +2,10 @@
 
 import json
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from contextlib import contextmanager
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 
 from django_webhooks.addresses import check_address, check_url, is_allowed
 from django_webhooks.exceptions import BlockedAddress, UnsafeURL
+from django_webhooks.testing.receivers import Receiver, raw
 from django_webhooks.transport import Request, Transport
+from tests import iana
 
 CASES = json.loads(Path(__file__).with_name("data").joinpath("ssrf_cases.json").read_text())
 
@@ -35,7 +39,8 @@ class Network:
         self.look_ups = 0
         self._dns = {host: answers[later and 1 :] or answers for host, answers in dns.items()}
         monkeypatch.setattr(socket, "getaddrinfo", self._getaddrinfo)
-        monkeypatch.setattr(socket.socket, "connect", self._connect)
+        for name in ("connect", "connect_ex"):
+            monkeypatch.setattr(socket.socket, name, self._connect)
 
     def _getaddrinfo(self, host, port, *args, **kwargs):
         self.look_ups += 1
@@ -254,60 +259,132 @@ def test_nat64_reaches_public_ipv4_if_its_network_is_allowed():
     assert is_allowed(ip_address("64:ff9b::a00:1"), [*nat64, ip_network("10.0.0.0/8")])
 
 
-# An oracle of its own: (first, last) of what IANA's special-purpose registries do not call
-# globally reachable, with multicast, plus what is refused beyond them and why.
-
-NOT_GLOBAL_4 = [
-    ("0.0.0.0", "0.255.255.255"), ("10.0.0.0", "10.255.255.255"),
-    ("100.64.0.0", "100.127.255.255"), ("127.0.0.0", "127.255.255.255"),
-    ("169.254.0.0", "169.254.255.255"), ("172.16.0.0", "172.31.255.255"),
-    ("192.0.0.0", "192.0.0.255"), ("192.0.2.0", "192.0.2.255"),
-    ("192.168.0.0", "192.168.255.255"), ("198.18.0.0", "198.19.255.255"),
-    ("198.51.100.0", "198.51.100.255"), ("203.0.113.0", "203.0.113.255"),
-    ("240.0.0.0", "255.255.255.255"),
-    ("224.0.0.0", "239.255.255.255"),  # multicast registry
-    ("192.88.99.0", "192.88.99.255"),  # deprecated 6to4 relays
-    ("168.63.129.16", "168.63.129.16"),  # Azure
-]  # fmt: skip
-
-NOT_GLOBAL_6 = [
-    ("::", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),  # loopback, mapped, NAT64, discard
-    ("2001::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff"),
-    ("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
-    ("2002::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
-    ("3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff"),
-    ("4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),  # SRv6, ULA, link-local, multicast
-]  # fmt: skip
+# Against the registries of IANA.
 
 
-def is_not_global(address):
-    ranges = NOT_GLOBAL_4 if address.version == 4 else NOT_GLOBAL_6
-    kind = type(address)
-    return any(int(kind(first)) <= int(address) <= int(kind(last)) for first, last in ranges)
+def edges():
+    """The first and last address of each network of the registries, and their neighbours."""
+    for network in iana.NETWORKS:
+        kind = type(network[0])
+        for edge in (int(network[0]), int(network[-1])):
+            for near in (edge - 1, edge, edge + 1):
+                if 0 <= near < 2**network.max_prefixlen:
+                    yield kind(near)
 
 
-def around(ranges, kind):
-    """The edges of each range and their neighbours."""
-    top = int(kind("255.255.255.255")) if kind is IPv4Address else 2**128 - 1
-    for pair in ranges:
-        for edge in pair:
-            for step in (-1, 0, 1):
-                yield kind(min(max(int(kind(edge)) + step, 0), top))
+EDGES = sorted(set(edges()), key=lambda address: (address.version, address))
 
-
-@pytest.mark.parametrize(
-    "address", {*around(NOT_GLOBAL_4, IPv4Address), *around(NOT_GLOBAL_6, IPv6Address)}, ids=str
+ADDRESSES = st.one_of(
+    st.sampled_from(EDGES),
+    st.ip_addresses(v=4),
+    st.ip_addresses(v=6),
+    st.integers(0x2000 << 112, (0x4000 << 112) - 1).map(IPv6Address),  # mostly callable
+    st.sampled_from(iana.NETWORKS).flatmap(lambda network: st.ip_addresses(network=network)),
+    st.ip_addresses(v=4).map(lambda inner: IPv6Address(int(inner))),  # ::a.b.c.d
+    st.ip_addresses(v=4).map(lambda inner: IPv6Address((0xFFFF << 32) + int(inner))),
+    st.ip_addresses(v=4).map(lambda inner: IPv6Address((0x64FF9B << 96) + int(inner))),
+    st.ip_addresses(v=4).map(lambda inner: IPv6Address((0x2002 << 112) + (int(inner) << 80))),
 )
+
+
+@pytest.mark.parametrize("address", EDGES, ids=str)
 def test_the_edges_of_each_range(address):
-    assert is_allowed(address) is not is_not_global(address)
+    assert is_allowed(address) is iana.may_be_called(address)
 
 
-@given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
+@given(ADDRESSES)
 @example(IPv6Address("2606:4700:4700::1111"))
 def test_any_address_agrees_with_the_registries(address):
-    assert is_allowed(address) is not is_not_global(address)
+    assert is_allowed(address) is iana.may_be_called(address)
+    assert iana.is_reachable(address) or not is_allowed(address)
 
 
-@given(st.integers(0x2000 << 112, (0x4000 << 112) - 1).map(IPv6Address))
-def test_any_global_unicast_address_agrees_too(address):
-    assert is_allowed(address) is not is_not_global(address)
+# The same from outside: what a whole send connects to, whatever the resolver says.
+
+
+def as_answer(address, port=443, scope=0):
+    if address.version == 4:
+        return socket.AF_INET, socket.SOCK_STREAM, 6, "", (str(address), port)
+    return socket.AF_INET6, socket.SOCK_STREAM, 6, "", (str(address), port, 0, scope)
+
+
+@contextmanager
+def resolving(look_ups):
+    """Each look-up takes the next list of answers; gives a spy, the list of what is dialled."""
+    dialled = []
+
+    def getaddrinfo(*args, **kwargs):
+        return look_ups.pop(0)
+
+    def connect(self, address):
+        dialled.append(ip_address(address[0]))
+        raise ConnectionRefusedError
+
+    with (
+        mock.patch.object(socket, "getaddrinfo", getaddrinfo),
+        mock.patch.object(socket.socket, "connect", connect),
+        mock.patch.object(socket.socket, "connect_ex", connect),
+    ):
+        yield dialled
+
+
+@given(st.lists(st.lists(ADDRESSES, min_size=1, max_size=4), min_size=1, max_size=3))
+@example([[ip_address("93.184.216.34")], [ip_address("127.0.0.1")]])  # rebinding
+@example([[ip_address("93.184.216.34"), ip_address("::1")]])  # mixed
+def test_a_send_dials_all_answers_of_its_one_look_up_or_none(answers):
+    transport = Transport()
+    look_ups = [[as_answer(address) for address in addresses] for addresses in answers]
+    with resolving(look_ups) as dialled:
+        for addresses in answers:
+            dialled.clear()
+            exchange = transport.send(Request("https://example.com/", {}, b"{}", 5))
+            if all(iana.may_be_called(address) for address in addresses):
+                assert (exchange.error, dialled) == ("connection", list(dict.fromkeys(addresses)))
+            else:
+                assert (exchange.error, dialled) == ("blocked", [])
+    assert look_ups == []
+
+
+@given(ADDRESSES, st.integers(1, 2**32 - 1))
+def test_an_answer_with_a_scope_is_never_dialled(address, scope):
+    with resolving([[as_answer(address, scope=scope)]]) as dialled:
+        Transport().send(Request("https://example.com/", {}, b"{}", 5))
+    assert not dialled or address.version == 4
+
+
+@given(ADDRESSES)
+def test_a_literal_address_is_dialled_only_if_it_may_be_called(address):
+    host = f"[{address}]" if address.version == 6 else str(address)
+    with resolving([]) as dialled:
+        exchange = Transport().send(Request(f"https://{host}/", {}, b"{}", 5))
+    expected = [address] if iana.may_be_called(address) else []
+    assert dialled == expected
+    assert exchange.error == ("connection" if expected else "blocked")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
+def test_no_url_is_reached_by_a_redirect(case, status, redirecting, monkeypatch):
+    dialled, connect = [], socket.socket.connect
+
+    def spy(self, address):
+        dialled.append(address)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", spy)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: pytest.fail("looked up"))
+    redirecting.behaviour = raw(
+        b"HTTP/1.1 %d Any\r\ncontent-length: 0\r\nlocation: %s\r\n\r\n"
+        % (status, case["url"].encode())
+    )
+    transport = Transport(allow_http=True, allowed_networks=LOOPBACK)
+    exchange = transport.send(Request(redirecting.url, {}, b"{}", 5))
+    transport.close()
+    assert (exchange.status_code, exchange.error) == (status, "redirect")
+    assert dialled == [("127.0.0.1", redirecting.port)]
+
+
+@pytest.fixture(scope="module")
+def redirecting():
+    with Receiver() as receiver:
+        yield receiver

@@ -1088,3 +1088,24 @@ def test_what_no_key_can_read_breaks_no_answer(api: APIClient, me: User, setting
     assert rotated.data["previous_expires_at"] is None
     mine.refresh_from_db()
     assert mine.secret == rotated.data["secret"]
+
+
+def test_a_tenant_learns_no_more_than_the_word(
+    api: APIClient, me: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Private, metadata and loopback read the same, and none tells what the name resolved to."""
+    answers = {"a.example": "10.1.2.3", "b.example": "169.254.169.254", "c.example": "::1"}
+    monkeypatch.setattr(
+        "socket.getaddrinfo", lambda host, port, **kwargs: [(2, 1, 6, "", (answers[host], port))]
+    )
+    for host in answers:
+        make(me, url=f"https://{host}/hook")
+    outbox.publish("shop.order.created", {"id": 1}, owner=me)
+    drain()
+    told = []
+    for row in api.get(DELIVERIES).data["results"]:
+        answer = api.get(f"{DELIVERIES}{row['id']}/")
+        text = answer.content.decode()
+        assert not any(address in text for address in answers.values())
+        told.append((row["status"], row["reason"], answer.data["attempts"][0]["error"]))
+    assert told == [("failed", "blocked", "blocked")] * 3

@@ -41,6 +41,7 @@ from django_webhooks.conf import OPTIONS
 from django_webhooks.jwks import as_jwk
 from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
 from django_webhooks.registry import ModelWebhook, registry
+from django_webhooks.testing import BEHAVIOURS
 from tests.shop import models as shop_models
 from tests.shop.models import Customer, Order
 
@@ -136,6 +137,11 @@ def test_check_ids_are_documented():
 def test_operators_are_documented():
     documented = re.findall(r"^\| `(\w+)` \|", read("reference/operators.md"), re.MULTILINE)
     assert sorted(documented) == sorted(OPERATORS)
+
+
+def test_behaviours_of_receivers_are_documented():
+    documented = re.findall(r"^\| `(\w+)` \|", read("how-to/test-your-webhooks.md"), re.MULTILINE)
+    assert documented == list(BEHAVIOURS)
 
 
 def own_commands() -> list[str]:

@@ -1,12 +1,24 @@
 """What we ship for the tests of projects works in each kind of test."""
 
+import ast
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_network
+from pathlib import Path
+
 import pytest
 from django.db import transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from django_webhooks.models import Event, Subscription
 from django_webhooks.outbox import publish
-from django_webhooks.testing import capture_webhooks
+from django_webhooks.testing import BEHAVIOURS, capture_webhooks, receivers
+from django_webhooks.testing import Receiver as Hostile
+from django_webhooks.testing.receivers import reply
+from django_webhooks.transport import Request, Transport
 from django_webhooks.worker import drain
 from tests.receiver import Receiver
 from tests.settings import DJANGO_WEBHOOKS
@@ -113,3 +125,60 @@ class NothingIsSent(TestCase):
             assert Event.objects.count() == 1
             drain()
             assert len(receiver.requests) == 1
+
+
+# The receivers
+
+
+@contextmanager
+def sent_to(behaviour):
+    allowed = (ip_network("127.0.0.0/8"),)
+    transport = Transport(allow_http=True, allowed_networks=allowed)
+    with Hostile(behaviour) as receiver:
+        yield transport.send(Request(receiver.url, {}, b"{}", 0.5)), receiver
+    transport.close()
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_each_behaviour_ends_in_time_and_leaves_no_thread(name):
+    before = threading.active_count()
+    with sent_to(name) as (exchange, receiver):
+        assert receiver.connections == 1
+    assert exchange.duration_ms < 1500
+    assert bool(exchange.error) is not (exchange.status_code == 200)
+    assert threading.active_count() == before
+
+
+def test_a_behaviour_may_be_a_function_of_ones_own():
+    with sent_to(reply(503, b"later", "retry-after: 7\r\n")) as (exchange, receiver):
+        assert (exchange.status_code, exchange.retry_after) == (503, "7")
+        assert receiver.requests[0].body == b"{}"
+
+
+def test_an_unknown_behaviour_is_an_error_at_once():
+    with pytest.raises(KeyError):
+        Hostile("friendly")
+
+
+def test_a_receiver_has_so_many_threads_and_no_more(monkeypatch):
+    monkeypatch.setattr(receivers, "MAX_CONNECTIONS", 2)
+    before = threading.active_count()
+    with Hostile("silent") as receiver, ExitStack() as callers:
+        for _ in range(5):
+            callers.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
+        time.sleep(0.2)
+        assert receiver.connections == 2
+        assert threading.active_count() - before == 3
+
+
+def test_a_receiver_is_reached_from_this_machine_only():
+    with Hostile() as receiver:
+        assert receiver.url.startswith("http://127.0.0.1:")
+        assert receiver._sockets[0].getsockname()[0] == "127.0.0.1"
+
+
+def test_the_receivers_need_the_standard_library_alone():
+    tree = ast.parse(Path(receivers.__file__).read_text())
+    nodes = [each for each in ast.walk(tree) if isinstance(each, ast.Import | ast.ImportFrom)]
+    names = {getattr(each, "module", None) or each.names[0].name for each in nodes}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names

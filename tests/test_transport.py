@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from django_webhooks import transport as module
+from django_webhooks.testing import receivers
+from django_webhooks.testing.receivers import Receiver, raw, redirect, reply
 from django_webhooks.transport import Exchange, Request, Transport, check_headers
-from tests import hostile
-from tests.hostile import Receiver, certificate, raw, reply
+from tests.certificates import certificate
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 DEADLINE = 0.8
@@ -151,8 +152,7 @@ def test_only_2xx_is_success(transport, status, error):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_never_followed(transport, status):
     with Receiver(reply()) as internal:
-        behaviour = reply(status, headers=f"location: {internal.url}\r\n")
-        with Receiver(behaviour) as receiver:
+        with Receiver(redirect(internal.url, status)) as receiver:
             exchange = send(transport, receiver.url)
         assert internal.connections == 0
     assert (exchange.status_code, exchange.error) == (status, "redirect")
@@ -191,11 +191,11 @@ def test_interim_responses_are_passed_over(transport):
 @pytest.mark.parametrize(
     "behaviour",
     [
-        hostile.hang,
-        hostile.read_and_hang,
-        hostile.drip_status_line,
-        hostile.drip_head,
-        hostile.drip_continue,
+        "never_reads",
+        "silent",
+        "drip_status_line",
+        "drip_head",
+        "drip_continue",
     ],
 )
 @pytest.mark.parametrize("tls", [False, True])
@@ -223,23 +223,27 @@ def test_the_clock_judges_an_answer_that_came_all_the_same(transport, monkeypatc
     assert (exchange.error, exchange.status_code) == ("timeout", None)
 
 
-def test_a_handshake_that_never_comes_is_a_timeout(cert):
-    with Receiver(hostile.hang) as receiver, trusting(cert) as secure:
-        exchange = send(secure, receiver.url.replace("http:", "https:"))
-    assert exchange.error == "timeout"
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [("tls_silent", "timeout"), ("tls_drip", "timeout"), ("tls_garbage", "tls")],
+)
+def test_a_handshake_that_never_comes_is_no_connection(cert, behaviour, error):
+    with Receiver(behaviour) as receiver, trusting(cert) as secure:
+        exchange = send(secure, receiver.url)
+    assert (exchange.error, exchange.status_code) == (error, None)
 
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_receiver_that_never_reads_a_megabyte_is_a_timeout(transport, cert, tls):
     with (
-        Receiver(hostile.hang, cert.context if tls else None) as receiver,
+        Receiver("never_reads", cert.context if tls else None) as receiver,
         trusting(cert) as secure,
     ):
         exchange = send(secure if tls else transport, receiver.url, body=bytes(8_000_000))
     assert exchange.error == "timeout"
 
 
-@pytest.mark.parametrize("behaviour", [hostile.drip_body, hostile.drip_chunks])
+@pytest.mark.parametrize("behaviour", ["drip_body", "drip_chunks"])
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_2xx_with_its_headers_in_time_is_success_whatever_the_body_does(
     transport, cert, behaviour, tls
@@ -279,7 +283,7 @@ def test_what_is_not_a_whole_http_head_is_a_failed_connection(transport, answer)
     assert (exchange.error, exchange.status_code) == ("connection", None)
 
 
-@pytest.mark.parametrize("behaviour", [hostile.accept_and_close, hostile.reset])
+@pytest.mark.parametrize("behaviour", ["accept_and_close", "reset"])
 def test_a_new_connection_that_dies_is_not_tried_again(transport, behaviour):
     with Receiver(behaviour) as receiver:
         exchange = send(transport, receiver.url)
@@ -287,11 +291,33 @@ def test_a_new_connection_that_dies_is_not_tried_again(transport, behaviour):
     assert exchange.error == "connection"
 
 
-@pytest.mark.parametrize("behaviour", [hostile.flood_continue, hostile.flood_early_hints])
-def test_a_flood_of_interim_responses_is_cut_short(transport, behaviour):
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        "flood_continue",
+        "flood_early_hints",
+        "endless_hint",
+        "endless_status_line",
+        "endless_header",
+        "huge_headers",
+    ],
+)
+def test_an_endless_head_is_cut_short(transport, cert, behaviour, tls):
+    with (
+        Receiver(behaviour, cert.context if tls else None) as receiver,
+        trusting(cert) as secure,
+    ):
+        exchange = send(secure if tls else transport, receiver.url, timeout=5)
+    assert (exchange.error, exchange.status_code) == ("connection", None)
+    assert exchange.duration_ms < 2000
+
+
+@pytest.mark.parametrize("behaviour", ["endless_chunk_size", "endless_trailer"])
+def test_endless_lines_between_chunks_are_cut_short(transport, behaviour):
     with Receiver(behaviour) as receiver:
         exchange = send(transport, receiver.url, timeout=5)
-    assert exchange.error == "connection"
+    assert (exchange.status_code, exchange.error) == (200, "")
     assert exchange.duration_ms < 2000
 
 
@@ -303,7 +329,7 @@ def test_broken_chunks_after_a_2xx_are_success(transport, body):
     assert (exchange.status_code, exchange.error) == (200, "")
 
 
-@pytest.mark.parametrize("behaviour", [hostile.gzip_bomb, hostile.endless_body])
+@pytest.mark.parametrize("behaviour", ["gzip_bomb", "endless_body"])
 def test_a_huge_body_is_neither_decoded_nor_read_on(behaviour):
     transport = Transport(allow_http=True, allowed_networks=LOOPBACK, max_response_bytes=1000)
     with Receiver(behaviour) as receiver:
@@ -369,13 +395,6 @@ def test_a_bad_certificate_gets_no_request(names_, expired, trusted):
     assert receiver.requests == []
 
 
-def test_plain_http_behind_https_is_a_tls_failure(cert):
-    with Receiver(raw(b"HTTP/1.1 200 OK\r\n\r\n")) as receiver, trusting(cert) as transport:
-        receiver.behaviour = lambda peer: peer.write(b"HTTP/1.1 400 Bad\r\n\r\n")
-        exchange = send(transport, receiver.url.replace("http:", "https:"))
-    assert exchange.error == "tls"
-
-
 def test_tls_is_1_2_or_newer(cert):
     context = module._tls_context(cert.path)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
@@ -396,6 +415,23 @@ def test_a_name_with_any_refused_answer_is_never_connected_to(names, connects, a
     assert (exchange.error, connects) == ("blocked", [])
     assert not any(answer in exchange.detail for answer in answers)
     assert names.asked == ["mixed.example"]
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/run/docker.sock"),
+        (40, socket.SOCK_STREAM, 0, "", (0x5DB8D822, 80)),  # AF_VSOCK: a number that is an IPv4's
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (b"\x5d\xb8\xd8\x22", 80)),
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2606:4700::1", 80, 0, 7)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("<broadcast>", 80)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("", 80)),
+    ],
+)
+def test_an_answer_that_is_no_ip_address_is_refused(monkeypatch, connects, info):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [info])
+    exchange = send(Transport(), "https://odd.example/")
+    assert (exchange.error, connects) == ("blocked", [])
 
 
 def test_private_and_metadata_read_the_same(names):
@@ -476,20 +512,55 @@ def test_a_resolver_that_hangs_is_left_behind(transport, monkeypatch):
     assert exchange.duration_ms >= DEADLINE * 1000 - 50
 
 
-def test_hanging_look_ups_do_not_pile_up(transport, monkeypatch):
-    monkeypatch.setattr(module, "_lookups", threading.BoundedSemaphore(2))
-    released = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: released.wait(5))
-    before = threading.active_count()
+def test_hanging_look_ups_do_not_pile_up(transport, hanging_resolver, monkeypatch):
+    monkeypatch.setattr(module, "_places", threading.BoundedSemaphore(2))
+    for number in range(5):
+        assert send(transport, f"http://slow{number}.example/", timeout=0.05).error == "dns"
+    assert len(hanging_resolver) == 2
+
+
+def test_one_name_that_hangs_takes_no_place_of_others(transport, hanging_resolver):
     for _ in range(5):
         assert send(transport, "http://slow.example/", timeout=0.05).error == "dns"
-    assert threading.active_count() - before <= 2
+    assert hanging_resolver == ["slow.example"]
+
+
+def test_a_name_is_asked_for_anew_once_it_was_answered(transport, names):
+    for _ in range(2):
+        assert send(transport, "http://nowhere.example/").error == "dns"
+    assert names.asked == ["nowhere.example"] * 2
+
+
+@pytest.fixture
+def hanging_resolver(monkeypatch):
+    """The names that are being looked up."""
+    asked, released = [], threading.Event()
+
+    def getaddrinfo(host, *args, **kwargs):
+        asked.append(host)
+        released.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield asked
     released.set()
-    while threading.active_count() > before:  # before the semaphore is put back
+    while module._lookups:  # before the resolver and the places are put back
         time.sleep(0.01)
 
 
 # Connections: reused, and given up.
+
+
+def one_request_per_connection(end):
+    """Answer once as if the connection stayed, then `end` it as the second request arrives."""
+
+    def behaviour(peer):
+        peer.read_request()
+        peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        peer.read_head()
+        end(peer)
+
+    return behaviour
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -511,10 +582,10 @@ def test_an_answer_that_is_not_read_whole_is_not_reused():
     transport.close()
 
 
-@pytest.mark.parametrize("end", [hostile.Peer.reset, hostile.accept_and_close])
+@pytest.mark.parametrize("end", [receivers.Peer.reset, receivers.accept_and_close])
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_reused_connection_that_died_is_replaced_once(transport, cert, end, tls):
-    behaviour = hostile.one_request_per_connection(end)
+    behaviour = one_request_per_connection(end)
     with (
         Receiver(behaviour, cert.context if tls else None) as receiver,
         trusting(cert) as secure,
@@ -573,7 +644,7 @@ def test_a_connection_that_replaced_a_closed_one_counts_as_new(transport):
 def test_the_replacement_is_the_last_try(transport):
     def behaviour(peer):
         if peer.number == 1:
-            hostile.one_request_per_connection(hostile.Peer.reset)(peer)
+            one_request_per_connection(receivers.Peer.reset)(peer)
 
     with Receiver(behaviour) as receiver:
         assert send(transport, receiver.url).error == ""
@@ -585,7 +656,7 @@ def test_a_request_that_got_an_answer_begun_is_not_sent_again(transport):
     def half_an_answer(peer):
         peer.write(b"HTTP/1.1 200 OK\r\nx: y")
 
-    with Receiver(hostile.one_request_per_connection(half_an_answer)) as receiver:
+    with Receiver(one_request_per_connection(half_an_answer)) as receiver:
         assert send(transport, receiver.url).error == ""
         assert send(transport, receiver.url).error == "connection"
         assert receiver.connections == 1
@@ -602,7 +673,7 @@ def test_many_threads_at_once(transport):
 
 
 def test_close_ends_what_is_in_flight(transport):
-    with Receiver(hostile.read_and_hang) as receiver, ThreadPoolExecutor(1) as pool:
+    with Receiver("silent") as receiver, ThreadPoolExecutor(1) as pool:
         future = pool.submit(transport.send, request(receiver.url, timeout=15))
         while not receiver.requests:
             time.sleep(0.01)
@@ -674,6 +745,15 @@ def test_plain_http_goes_through_the_proxy(names):
     assert names.asked == []
 
 
+def test_one_host_can_not_answer_for_the_next_on_a_connection_to_the_proxy(names):
+    with Receiver() as proxy:
+        transport = Transport(allow_http=True, proxy=f"http://127.0.0.1:{proxy.port}")
+        for host in "ab":
+            assert send(transport, f"http://{host}.example/").error == ""
+        assert proxy.connections == 2
+    transport.close()
+
+
 def tunnel_to(port):
     def behaviour(peer):
         peer.receiver.requests.append(peer.read_head())
@@ -721,8 +801,8 @@ def test_a_literal_private_target_is_refused_before_the_proxy():
     [
         (raw(b"HTTP/1.1 403 No\r\n\r\n"), "proxy"),
         (raw(b"HTTP/1.1 103 Early"), "proxy"),
-        (hostile.accept_and_close, "proxy"),
-        (hostile.hang, "timeout"),
+        ("accept_and_close", "proxy"),
+        ("never_reads", "timeout"),
     ],
 )
 def test_a_proxy_that_does_not_connect(behaviour, error):
@@ -820,3 +900,31 @@ def test_no_time_is_a_timeout(transport, timeout):
     with Receiver(reply()) as receiver:
         exchange = transport.send(request(receiver.url, timeout=timeout))
     assert exchange.error == "timeout"
+
+
+def test_an_answer_that_was_sent_ahead_is_not_the_answer_to_the_next_request(transport):
+    """Else a receiver, or whoever else can write into its connection, answers unasked."""
+
+    def behaviour(peer):
+        peer.read_request()
+        answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+        peer.write(answer)
+        time.sleep(0.1)  # past the buffer of the first answer, into the idle connection
+        peer.write(answer)
+        peer.wait()
+
+    with Receiver(behaviour) as receiver:
+        assert send(transport, receiver.url).error == ""
+        time.sleep(0.3)
+        assert send(transport, receiver.url).error == ""
+        assert (receiver.connections, len(receiver.requests)) == (2, 2)
+
+
+def test_the_lines_of_the_proxys_answer_are_bounded_too():
+    behaviour = receivers.then_flood(b"HTTP/1.1 200 Connected\r\n", b"x: y\r\n" * 1000)
+    with Receiver(behaviour) as proxy:
+        transport = Transport(proxy=f"http://127.0.0.1:{proxy.port}")
+        exchange = send(transport, "https://receiver.example/", timeout=5)
+    transport.close()
+    assert exchange.error == "proxy"
+    assert exchange.duration_ms < 2000

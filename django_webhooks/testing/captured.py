@@ -1,4 +1,4 @@
-"""For the tests of projects that publish webhooks: what would have been sent, without sending.
+"""What would have been sent, without sending.
 
 def test_paying_tells_the_warehouse():
     with capture_webhooks() as sent:
