@@ -167,6 +167,10 @@ class SubscriptionQuerySet(OutboxQuerySet["Subscription"]):
         now = database_now(self.db)
         return self.filter(models.Q(held_until__gt=now) | models.Q(next_slot_at__gt=now))
 
+    def let_through(self) -> int:
+        """A person wants a request made now: no endpoint of these is held back until later."""
+        return self.filter(held_until__isnull=False).update(held_until=None)
+
     def owned_by(self, owner: Any) -> SubscriptionQuerySet:
         """Only this owner's. `None` is nobody: an empty set."""
         return self.none() if owner is None else self.filter(owner=owner)

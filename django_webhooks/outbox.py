@@ -88,6 +88,7 @@ def publish_test(subscription: Subscription) -> Delivery:
         )
         if event.error:
             Delivery.objects.using(using).filter(pk=delivery.pk).cancel(event.error)
+        Subscription.objects.using(using).filter(pk=subscription.pk).let_through()
         wake_after_commit(using)
     delivery.refresh_from_db(using=using)
     return delivery
@@ -221,6 +222,8 @@ def _redeliver(ids: list[Any], using: str) -> int:
         hurried = rows.pending().update(next_attempt_at=database_now(using))
         count = hurried + rows.reopen()
         if count:
+            asked = Subscription.objects.using(using).filter(pk__in=rows.values("subscription_id"))
+            asked.let_through()
             wake_after_commit(using)
     return count
 

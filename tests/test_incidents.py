@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from django_webhooks import signals
 from django_webhooks.models import Delivery, Subscription
+from django_webhooks.outbox import publish_test, redeliver
 from django_webhooks.worker import drain
 from tests.processes import Process, running, wait_until
 from tests.shop.models import Customer, Order
@@ -115,6 +116,18 @@ def test_workers_side_by_side_announce_an_incident_once(subscribe, receiver, own
     assert told == 1
     subscription.refresh_from_db()
     assert subscription.failure_count == len(receiver.requests)
+
+
+def test_person_who_redelivers_or_tests_need_not_wait_for_the_hold(subscribe, receiver, owner):
+    receiver.answer = lambda request: (503, {"retry-after": "500"}, b"")
+    subscription = subscribe("*", owner=owner)
+    orders(1, owner)
+    drain()
+    assert drain().attempts == 0, "held back"
+    assert redeliver(Delivery.objects.all()) == 1
+    assert drain().attempts == 1
+    publish_test(subscription)
+    assert drain().attempts == 1
 
 
 # E-mail
