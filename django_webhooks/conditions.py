@@ -59,8 +59,11 @@ MAX_INTEGER_BITS = 14_000
 
 SHOWN_CHARACTERS = 100
 SHOWN_ITEMS = 10
-RE2_MEMORY = 2 << 20
-"""Bytes per compiled pattern; the cache below keeps at most 128 of them."""
+MAX_PATTERN_LENGTH, MAX_PATTERNS = 500, 10
+"""Characters of a regular expression, and expressions in a tree: each has to be compiled."""
+
+RE2_MEMORY = 128 << 10
+"""Bytes per compiled pattern: what needs more, as `\\pL` sixty times over, is refused."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,10 @@ def validate(tree: Any) -> None:
     """
     if not _is_always(tree):
         _validate(tree, "", 1, 0)
+        if sum(op == "matches" for op in _operators(tree)) > MAX_PATTERNS:
+            raise ConditionError(
+                "", _("more than %d regular expressions: join some with |") % MAX_PATTERNS
+            )
 
 
 def evaluate(tree: Any, facts: Facts) -> bool | None:
@@ -226,6 +233,16 @@ def _validate(node: Any, path: str, depth: int, seen: int) -> int:
     for child, child_path in _children(node, path):
         seen = _validate(child, child_path, depth + 1, seen)
     return seen
+
+
+def _operators(tree: Any) -> Iterable[str]:
+    """The operator of each leaf of a well-formed tree."""
+    group = _group(tree)
+    if group is None:
+        yield tree["op"]
+        return
+    for child in group[1]:
+        yield from _operators(child)
 
 
 def _children(node: dict[Any, Any], path: str) -> Iterable[tuple[Any, str]]:
@@ -367,6 +384,8 @@ def _read_field(name: Any, path: str) -> str:
     if not all(name.split(".")):
         raise ConditionError(path, _("a path is names with single dots between them"))
     _check_text(name, path)
+    if not name.isprintable():
+        raise ConditionError(path, _("holds a control character: remove it"))
     return name
 
 
@@ -456,6 +475,8 @@ def _check_pattern(value: Any, path: str) -> None:
         raise ConditionError(path, _("`matches` needs RE2: pip install django-webhooks[re2]"))
     if not isinstance(value, str):
         raise ConditionError(path, _("must be a text: a regular expression in RE2's syntax"))
+    if len(value) > MAX_PATTERN_LENGTH:
+        raise ConditionError(path, _("longer than %d characters") % MAX_PATTERN_LENGTH)
     _check_text(value, path)
     try:
         _compile(value)

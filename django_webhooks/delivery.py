@@ -8,12 +8,14 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 from django.db import DatabaseError, transaction
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from django_webhooks import __version__, hops, signals, signing
 from django_webhooks.conf import MAX_TIMEOUT, settings
@@ -34,6 +36,8 @@ FINAL_ERRORS = frozenset({"blocked"})
 """Trying again would change nothing until a person has."""
 
 MASKED = "••••••"
+ECHOED = 8
+"""Characters from which on a header's value is looked for in what comes back."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,9 @@ class Parcel:
 
     delivery: Delivery
     url: str
-    headers: Mapping[str, str]
-    secrets: Sequence[str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    secrets: Sequence[str] = field(repr=False)
+    body: bytes = field(repr=False)
     timeout: float
     hops: int = 1
     problem: str = ""
@@ -95,6 +99,7 @@ def pack(delivery: Delivery) -> Parcel:
         return Parcel(delivery, "", {}, (), b"", 0, problem="internal")
 
 
+@sensitive_variables()
 def _pack(delivery: Delivery) -> Parcel:
     subscription, event = delivery.subscription, delivery.event
     if subscription is None:
@@ -134,6 +139,7 @@ def standard_headers(parcel: Parcel, timestamp: int) -> dict[str, str]:
     }
 
 
+@sensitive_variables()
 def send(parcel: Parcel, transport: Transport) -> Outcome:
     """One request, signed now. Never raises: whatever goes wrong is an Outcome."""
     started_at = timezone.now()
@@ -154,7 +160,24 @@ def send(parcel: Parcel, transport: Transport) -> Outcome:
     except Exception as error:
         logger.exception("A delivery could not be sent.")
         exchange = _unsent("internal", type(error).__name__)
+    exchange = _without_echo(exchange, parcel.headers)
     return Outcome(parcel.delivery, exchange, started_at, {**custom, **headers}, parcel.url)
+
+
+def _without_echo(exchange: Exchange, headers: Any) -> Exchange:
+    """The exchange with our credentials masked, should the receiver have sent them back."""
+    values = headers.values() if isinstance(headers, Mapping) else ()
+    secret = [value for value in values if isinstance(value, str) and len(value) >= ECHOED]
+
+    def masked(text: str) -> str:
+        for value in secret:
+            text = text.replace(value, MASKED)
+        return text
+
+    if not secret:
+        return exchange
+    shown = {name: masked(value) for name, value in exchange.headers.items()}
+    return replace(exchange, headers=shown, body=masked(exchange.body))
 
 
 def _unsent(error: str, detail: str = "") -> Exchange:

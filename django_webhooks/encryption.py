@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import models
+from django.views.decorators.debug import sensitive_variables
 
 from django_webhooks.conf import settings
 from django_webhooks.exceptions import UnreadableSecret
@@ -61,11 +62,13 @@ class EncryptedJSONField(models.TextField):  # type: ignore[type-arg]
         return self.get_prep_value(self.value_from_object(obj)) or ""
 
 
+@sensitive_variables()
 def encrypt(value: Any) -> str:
     """The JSON-able `value` as a Fernet token, made with the first of `SECRET_KEYS`."""
     return _fernet(settings.SECRET_KEYS).encrypt(json.dumps(value).encode()).decode()
 
 
+@sensitive_variables()
 def decrypt(token: str) -> Any:
     """The value in `token`; `UnreadableSecret` when none of `SECRET_KEYS` made it."""
     try:

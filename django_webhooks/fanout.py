@@ -32,6 +32,12 @@ settled, and on SQLite nobody else can save: it must take less than a second."""
 SECONDS = 0.5
 """The same for the time it takes to judge, for many rules may yield few matches."""
 
+PREVIEW_SECONDS = 2.0
+"""Whoever tries a rule waits for no longer."""
+
+SENTENCE = 2000
+"""Characters of a rule's sentence that are kept with each Delivery."""
+
 ROWS = 500
 """Deliveries that are inserted with one statement."""
 
@@ -158,8 +164,8 @@ def preview(
 ) -> Preview:
     """Which of the last `limit` events of this type or pattern the conditions would fire on.
 
-    With an `owner`, only among the events that this owner may receive. Raises `UnknownEventType`
-    and `ConditionError`.
+    As many of them as can be judged within `PREVIEW_SECONDS`. With an `owner`, only among the
+    events that this owner may receive. Raises `UnknownEventType` and `ConditionError`.
     """
     registry.require_pattern(event_type)
     conditions.validate(tree)
@@ -170,7 +176,14 @@ def preview(
         events = events.filter(models.Q(owner=owner) | models.Q(type__in=public))
     recent = list(events.order_by("-occurred_at", "-id")[:limit])
     text, kinds = json.dumps(tree), kinds_of(types)
-    return Preview(len(recent), [each for each in recent if fires(text, facts_of(each, kinds))])
+    until, checked, fired = time.monotonic() + PREVIEW_SECONDS, 0, []
+    for event in recent:
+        checked += 1
+        if fires(text, facts_of(event, kinds)):
+            fired.append(event)
+        if time.monotonic() >= until:
+            break
+    return Preview(checked, fired)
 
 
 def _fan_out(ids: Sequence[str], kinds: Kinds, using: str) -> int:
@@ -294,7 +307,7 @@ def _lots(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _insert(matches: Sequence[Match], now: Any, using: str) -> None:
     wordings = {(each.rule.event_type, each.rule.conditions) for each in matches}
     sentences = {
-        (pattern, tree): str(Rule(event_type=pattern, conditions=json.loads(tree)))
+        (pattern, tree): str(Rule(event_type=pattern, conditions=json.loads(tree)))[:SENTENCE]
         for pattern, tree in wordings
     }
     rows = [

@@ -13,7 +13,7 @@ from django.core.signing import BadSignature, TimestampSigner
 
 HEADER = "webhook-hops"
 
-MAX_AGE = timedelta(days=1)
+MAX_AGE = timedelta(minutes=10)
 """After this time a header counts no more: none is worth keeping for another occasion."""
 
 MOST = 32767

@@ -299,6 +299,8 @@ class Subscription(models.Model):
             problems["signature"] = [
                 str(_("v1a needs the setting SIGNING_KEYS, which is not set."))
             ]
+        if not self.name.isprintable():
+            problems["name"] = [str(_("Has a line break or a control character: remove it."))]
         for name in ("timeout", "max_per_second"):
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
@@ -414,12 +416,12 @@ class Subscription(models.Model):
         using = router.db_for_write(Subscription, instance=self)
         had = Delivery.objects.using(using).filter(subscription=self).exclude(matched="")
         fired = self.mode == self.Mode.ONE_TIME and had.exists()
+        # After a pause alone its endpoint is as it was: whoever pauses and resumes resets nothing.
+        forgiven = {"failing_since": None, "failure_count": 0, "held_until": None}
         return self._change_status(
             self.Status.COMPLETED if fired else self.Status.ACTIVE,
             [self.Status.PAUSED, self.Status.DISABLED],
-            failing_since=None,
-            failure_count=0,
-            held_until=None,
+            **(forgiven if self.status == self.Status.DISABLED else {}),
         )
 
     def disable(self, reason: str, only_from: Sequence[str] = ()) -> bool:
@@ -647,6 +649,8 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
         earlier = Delivery.objects.using(self.db).filter(
             subscription=models.OuterRef("subscription"),
             order_key=models.OuterRef("order_key"),
+            # PostgreSQL takes all keys for equal, and would read the whole table without this.
+            order_key__gt="",
             event_id__lt=models.OuterRef("event_id"),
         )
         return due.filter(models.Q(order_key="") | ~models.Exists(earlier))

@@ -41,7 +41,7 @@ def _tell_owner(name: str, subscription: Subscription) -> None:
         return
     text = render_to_string(f"django_webhooks/email/{name}.txt", {"subscription": subscription})
     subject, _, body = text.strip().partition("\n")
-    message = EmailMessage(subject.strip(), body.strip() + "\n", to=[address])
+    message = EmailMessage(" ".join(subject.split()), body.strip() + "\n", to=[address])
     Thread(target=_send, args=(message,), name="webhooks-notice").start()
 
 

@@ -62,8 +62,8 @@ class Request:
     accept-encoding; `timeout` is in seconds, for the whole exchange from DNS to body."""
 
     url: str
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     timeout: float
 
 

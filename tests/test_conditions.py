@@ -783,3 +783,26 @@ def test_the_reference_lists_each_operator():
     page = Path(__file__).parents[1] / "docs" / "reference" / "operators.md"
     listed = re.findall(r"^\| `(\w+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(OPERATORS)
+
+
+# What a rule may cost, for customers write them, too
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [("a?" * 251, "longer than 500"), (r"\pL" * 60, "not a regular expression")],
+)
+def test_expensive_pattern_is_refused(pattern, hint):
+    with pytest.raises(ConditionError, match=hint):
+        validate(leaf("matches", pattern))
+
+
+def test_many_patterns_are_refused():
+    validate({"any": [leaf("matches", f"a{number}") for number in range(10)]})
+    with pytest.raises(ConditionError, match="more than 10 regular expressions"):
+        validate({"any": [{"not": leaf("matches", f"a{number}")} for number in range(11)]})
+
+
+def test_path_with_a_control_character_is_refused():
+    with pytest.raises(ConditionError, match="control character"):
+        validate({"field": "a\x1b[2J", "op": "exists"})

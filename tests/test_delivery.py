@@ -14,13 +14,14 @@ from django.db import connection
 from django.utils import timezone
 from standardwebhooks import Webhook
 
-from django_webhooks import __version__, signals
+from django_webhooks import __version__, delivery, signals
 from django_webhooks.encryption import Unreadable, encrypt
 from django_webhooks.exceptions import SignatureError
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import publish_test
 from django_webhooks.retries import OPEN_AFTER
 from django_webhooks.signing import generate_secret, generate_signing_key, public_key_of
+from django_webhooks.transport import Request
 from django_webhooks.worker import drain
 from tests.shop.models import Order
 
@@ -639,6 +640,32 @@ def test_headers_that_are_none_fail_their_own_attempt(subscribe, receiver, heade
     drain()
     assert [request.path for request in receiver.requests] == ["/hook/healthy"]
     assert Attempt.objects.get(delivery__subscription=broken).error == "headers"
+
+
+def test_credential_that_a_receiver_sends_back_is_masked(subscribe, receiver):
+    credential = "Bearer hunter2hunter2"
+    receiver.answer = lambda request: (500, {"x-echo": credential}, f"got {credential}".encode())
+    subscribe("*", headers={"Authorization": credential})
+    order()
+    drain()
+    attempt = Attempt.objects.get()
+    assert "hunter2" not in attempt.response_body + str(attempt.response_headers)
+    assert attempt.response_body.startswith("got ")
+
+
+def test_nothing_secret_is_in_the_texts_of_what_is_sent(subscribe):
+    subscription = subscribe("*", headers={"Authorization": "Bearer hunter2"})
+    parcel = delivery.pack(Delivery(event=Event(body="{}"), subscription=subscription))
+    for text in (repr(parcel), repr(Request("https://e.example/", parcel.headers, b"x", 1))):
+        assert "hunter2" not in text
+        assert subscription.secret not in text
+
+
+@pytest.mark.parametrize("name", ["a\rb", "\x1b]0;owned\x07"])
+def test_name_with_a_control_character_is_refused(name):
+    with pytest.raises(ValidationError) as caught:
+        Subscription(url="https://example.com/", name=name).full_clean()
+    assert list(caught.value.message_dict) == ["name"]
 
 
 # How an endpoint does

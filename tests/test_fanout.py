@@ -613,6 +613,22 @@ def test_preview_shows_an_owner_only_their_own(users):
     assert [event.data["number"] for event in found.events] == ["a"]
 
 
+def test_preview_ends_in_time_and_says_how_many_it_judged(monkeypatch):
+    listen("shop.order.created")
+    for number in range(5):
+        Order.objects.create(number=number)
+    monkeypatch.setattr(fanout, "PREVIEW_SECONDS", 0)
+    assert preview("shop.order.created", {}).checked == 1
+
+
+def test_sentence_of_a_huge_rule_is_kept_shortened():
+    wide = {"field": "f" * 255, "op": "in", "value": ["x" * 100] * 10}
+    listen("shop.order.created", {"any": [wide] * 100 + [{"field": "id", "op": "exists"}]})
+    Order.objects.create(number="1")
+    fan_out("default")
+    assert len(Delivery.objects.get().matched) == fanout.SENTENCE
+
+
 def test_preview_refuses_bad_input():
     with pytest.raises(UnknownEventType):
         preview("nothing.*", {})

@@ -118,6 +118,23 @@ def test_workers_side_by_side_announce_an_incident_once(subscribe, receiver, own
     assert subscription.failure_count == len(receiver.requests)
 
 
+def test_pause_and_resume_reset_nothing(subscribe, receiver, owner):
+    receiver.answer = lambda request: 500
+    subscription = subscribe("*", owner=owner)
+    orders(6, owner)
+    drain()
+    held = Subscription.objects.get().held_until
+    subscription = Subscription.objects.get()
+    subscription.pause()
+    subscription.resume()
+    found = Subscription.objects.get()
+    assert found.is_open
+    assert found.held_until == held
+    subscription.disable("for a test")
+    subscription.resume()
+    assert not Subscription.objects.get().is_open
+
+
 def test_person_who_redelivers_or_tests_need_not_wait_for_the_hold(subscribe, receiver, owner):
     receiver.answer = lambda request: (503, {"retry-after": "500"}, b"")
     subscription = subscribe("*", owner=owner)

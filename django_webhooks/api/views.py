@@ -51,7 +51,9 @@ class OwnerMixin(ViewSet):
 
     permission_classes = [IsAuthenticated]
     parser_classes = [JSONParser]
-    limited_actions = frozenset({"test", "redeliver", "recover", "preview"})
+    limited_actions = frozenset(
+        {"create", "partial_update", "pause", "resume", "test", "redeliver", "recover", "preview"}
+    )
 
     owner: Any = None
     """Whose request it is, once it has been let in; until then nobody's."""
