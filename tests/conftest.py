@@ -2,12 +2,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from django_webhooks import models
 from django_webhooks.backends import get_backend
 from django_webhooks.backends.dummy import DummyBackend
 from django_webhooks.models import Subscription
 from tests.receiver import Receiver
+
+# A busy machine is no defect: how long an example takes is for the benchmarks.
+hypothesis_settings.register_profile("tests", deadline=None)
+hypothesis_settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)
