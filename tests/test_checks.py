@@ -26,6 +26,9 @@ from tests.celery import app as celery_app
 from tests.processes import CELERY, DJANGO_Q, DJANGO_TASKS
 from tests.shop.models import Customer, Order
 
+# Django 6.1 asks the checks of databases, too, where a tag is asked for.
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
+
 
 @pytest.fixture
 def configure(settings):
