@@ -41,7 +41,8 @@ def check_webhooks(**kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG, Tags.database)
 def check_signing_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """E007: asked of the databases that `migrate` or `check --database` names."""
+    """E007: asked of the databases that `migrate` or `check --database` names; since Django 6.1 of
+    every database where `check --tag` asks."""
     if settings.SIGNING_KEYS:
         return []
     return [message for using in databases or () for message in _check_asymmetric(using)]

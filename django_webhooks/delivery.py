@@ -23,11 +23,7 @@ from django_webhooks.encryption import Unreadable
 from django_webhooks.exceptions import UnreadableSecret
 from django_webhooks.incidents import GONE, Incidents, Result, note_results
 from django_webhooks.models import Attempt, Delivery
-from django_webhooks.retries import (
-    next_delay,
-    on_contention,
-    parse_retry_after,
-)
+from django_webhooks.retries import next_delay, on_contention, parse_retry_after
 from django_webhooks.transport import Exchange, Request, Transport, check_headers
 
 logger = logging.getLogger("django_webhooks")

@@ -22,6 +22,16 @@ def looks_for_the_outbox_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def configure(settings: Any) -> Callable[..., None]:
+    """Sets keys of the setting beside those of the tests."""
+
+    def update(**values: Any) -> None:
+        settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, **values}
+
+    return update
+
+
+@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver() as running:
         yield running

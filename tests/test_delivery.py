@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
+from django.views.debug import ExceptionReporter
 from standardwebhooks import Webhook
 
 from django_webhooks import __version__, delivery, signals
@@ -26,14 +27,6 @@ from django_webhooks.worker import drain
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
-
-
-@pytest.fixture
-def configure(settings):
-    def update(**values):
-        settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, **values}
-
-    return update
 
 
 @pytest.fixture
@@ -658,6 +651,24 @@ def test_nothing_secret_is_in_the_texts_of_what_is_sent(subscribe):
     parcel = delivery.pack(Delivery(event=Event(body="{}"), subscription=subscription))
     for text in (repr(parcel), repr(Request("https://e.example/", parcel.headers, b"x", 1))):
         assert "hunter2" not in text
+        assert subscription.secret not in text
+
+
+def test_nothing_secret_is_in_an_error_report_of_a_send(subscribe, caplog):
+    value = generate_secret()  # not in this source, which a report quotes
+    subscription = subscribe("*", headers={"Authorization": value})
+
+    class Broken:
+        def send(self, request):
+            raise RuntimeError("boom")
+
+    parcel = delivery.pack(Delivery(event=Event(body="{}"), subscription=subscription))
+    delivery.send(parcel, Broken())
+    [record] = caplog.records
+    report = ExceptionReporter(None, *record.exc_info)
+    for text in (report.get_traceback_html(), report.get_traceback_text()):
+        assert "boom" in text
+        assert value not in text
         assert subscription.secret not in text
 
 

@@ -45,16 +45,6 @@ urlpatterns = [path("save/", save_order), path("asave/", asave_order)]
 
 
 @pytest.fixture
-def configure(settings):
-    """Sets keys of the setting beside those of the tests."""
-
-    def update(**values):
-        settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, **values}
-
-    return update
-
-
-@pytest.fixture
 def connected():
     """Connects receivers of signals for the time of a test."""
     pairs = []
