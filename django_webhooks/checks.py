@@ -25,12 +25,17 @@ TAG = "webhooks"
 @register(TAG)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """E001 no dict · E002 wrong value · E003 unknown key · E004, E005 task backend · E006 owner
-    model · W024 SQLite."""
+    model · E008 classes of the API · W024 SQLite."""
     if not settings.is_dict:
         hint = f"Write {NAME} = {{…}} with keys out of: {', '.join(OPTIONS)}."
         return [Error(f"{NAME} must be a dict.", hint=hint, id="django_webhooks.E001")]
     found = [*_wrong_values(), *_unknown_keys()]
-    return found or [*_check_owner_model(), *_check_backend(), *_check_databases()]
+    return found or [
+        *_check_owner_model(),
+        *_check_backend(),
+        *_check_paths_of_api(),
+        *_check_databases(),
+    ]
 
 
 @register(TAG)
@@ -115,6 +120,27 @@ def _check_owner_model() -> Iterator[CheckMessage]:
             "INSTALLED_APPS; or remove the key for AUTH_USER_MODEL.",
             id="django_webhooks.E006",
         )
+
+
+def _check_paths_of_api() -> Iterator[CheckMessage]:
+    """Without Django REST framework nobody asks for these, so they are loaded only if given."""
+    for key in (each for each in settings.given if each.startswith("API_")):
+        try:
+            settings.classes_of_api(key)
+        except Exception as error:
+            yield _unloadable(key, settings.given[key], error)
+    try:
+        import_string(settings.GET_OWNER_FOR_REQUEST or "builtins.callable")
+    except Exception as error:
+        yield _unloadable("GET_OWNER_FOR_REQUEST", settings.GET_OWNER_FOR_REQUEST, error)
+
+
+def _unloadable(key: str, value: Any, error: Exception) -> CheckMessage:
+    return Error(
+        f"{NAME}[{key!r}] {value!r} can't be loaded: {error}",
+        hint=f"Mend the dotted path in {key!r}, or remove the key.",
+        id="django_webhooks.E008",
+    )
 
 
 def _check_databases() -> Iterator[CheckMessage]:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
+from django.utils.module_loading import import_string
 
 NAME = "DJANGO_WEBHOOKS"
 
@@ -92,12 +93,22 @@ def _is_signing_key_list(value: Any) -> bool:
     )
 
 
+def _is_path(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and "." in value)
+
+
+def _is_path_list(value: Any) -> bool:
+    return value is None or (_is_sequence(value) and all(each and _is_path(each) for each in value))
+
+
 def _is_retention(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         name in RETENTION and (days is None or (_is_number(days) and days >= 0))
         for name, days in value.items()
     )
 
+
+CLASS, CLASSES = "None or the dotted path of a class", "None or a list of dotted paths of classes"
 
 RETENTION: Mapping[str, float | None] = {"succeeded": 30, "failed": 90, "unmatched": 7}
 
@@ -155,6 +166,19 @@ OPTIONS: Mapping[str, Option] = {
         "a dict of days (or None for ever) with the keys " + ", ".join(RETENTION),
         _is_retention,
     ),
+    "GET_OWNER_FOR_REQUEST": Option(None, "None or the dotted path of a function", _is_path),
+    "MAX_SUBSCRIPTIONS_PER_OWNER": Option(
+        20,
+        "a number of subscriptions, or None for no limit",
+        lambda value: value is None or value == 0 or _is_positive_int(value),
+    ),
+    "VERIFY_ENDPOINTS": Option(False, "True or False", lambda value: isinstance(value, bool)),
+    "API_AUTHENTICATION_CLASSES": Option(None, CLASSES, _is_path_list),
+    "API_PERMISSION_CLASSES": Option(None, CLASSES, _is_path_list),
+    "API_THROTTLE_CLASSES": Option(None, CLASSES, _is_path_list),
+    "API_RENDERER_CLASSES": Option(None, CLASSES, _is_path_list),
+    "API_PAGINATION_CLASS": Option(None, CLASS, _is_path),
+    "API_VERSIONING_CLASS": Option(None, CLASS, _is_path),
 }
 
 
@@ -257,6 +281,30 @@ class Settings:
     def RETENTION(self) -> Mapping[str, float | None]:
         """Days by kind; None keeps for ever."""
         return {**RETENTION, **self._get("RETENTION")}
+
+    @property
+    def GET_OWNER_FOR_REQUEST(self) -> str | None:
+        value: str | None = self._get("GET_OWNER_FOR_REQUEST")
+        return value
+
+    @property
+    def MAX_SUBSCRIPTIONS_PER_OWNER(self) -> int | None:
+        value: int | None = self._get("MAX_SUBSCRIPTIONS_PER_OWNER")
+        return value
+
+    @property
+    def VERIFY_ENDPOINTS(self) -> bool:
+        return bool(self._get("VERIFY_ENDPOINTS"))
+
+    def classes_of_api(self, key: str) -> Any:
+        """The class, or the list of classes, that the key `API_…` names; None if it names none.
+
+        `ImportError` if there is no such class, which a check says, too.
+        """
+        value = self._get(key)
+        if value is None or isinstance(value, str):
+            return import_string(value) if value else None
+        return [import_string(each) for each in value]
 
     @property
     def USE_TZ(self) -> bool:

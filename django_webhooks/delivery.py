@@ -4,6 +4,7 @@ Send runs on many threads at once, touches no database, and holds no transaction
 short transaction on the drain's thread, and writes only what its lease still allows.
 """
 
+import json
 import logging
 import random
 import time
@@ -23,6 +24,7 @@ from django_webhooks.encryption import Unreadable
 from django_webhooks.exceptions import UnreadableSecret
 from django_webhooks.incidents import GONE, Incidents, Result, note_results
 from django_webhooks.models import Attempt, Delivery
+from django_webhooks.registry import CHALLENGE_EVENT
 from django_webhooks.retries import next_delay, on_contention, parse_retry_after
 from django_webhooks.transport import Exchange, Request, Transport, check_headers
 
@@ -47,6 +49,8 @@ class Parcel:
     body: bytes = field(repr=False)
     timeout: float
     hops: int = 1
+    challenge: str = ""
+    """What the answer has to repeat; empty if nothing."""
     problem: str = ""
     """Why it can't be sent at all; empty if it can."""
 
@@ -115,6 +119,7 @@ def _pack(delivery: Delivery) -> Parcel:
         body=event.body.encode(),
         timeout=min(subscription.timeout or settings.TIMEOUT, MAX_TIMEOUT),
         hops=event.hops,
+        challenge=event.data["challenge"] if event.type == CHALLENGE_EVENT else "",
         problem=problem,
     )
 
@@ -156,8 +161,21 @@ def send(parcel: Parcel, transport: Transport) -> Outcome:
     except Exception as error:
         logger.exception("A delivery could not be sent.")
         exchange = _unsent("internal", type(error).__name__)
+    if parcel.challenge and not exchange.error and not answers(exchange.body, parcel.challenge):
+        exchange = replace(exchange, error="challenge", detail="The answer does not repeat it.")
     exchange = _without_echo(exchange, parcel.headers)
     return Outcome(parcel.delivery, exchange, started_at, {**custom, **headers}, parcel.url)
+
+
+def answers(body: str, challenge: str) -> bool:
+    """Whether a response's body is the challenge, as plain text or as `{"challenge": "…"}`.
+
+    No other: whoever sends back all that it gets has not understood the question.
+    """
+    try:
+        return bool(json.loads(body) in (challenge, {"challenge": challenge}))
+    except (ValueError, RecursionError):
+        return body.strip() == challenge
 
 
 def _without_echo(exchange: Exchange, headers: Any) -> Exchange:
@@ -306,6 +324,10 @@ Current = Sequence[tuple[Outcome, Attempt]]
 def _write_succeeded(using: str, current: Current, now: datetime, ledger: _Ledger) -> None:
     done = [(outcome, attempt) for outcome, attempt in current if not attempt.error]
     _complete(using, done, Delivery.Status.SUCCEEDED, now, "", ledger)
+    for outcome, _ in done:
+        event, subscription = outcome.delivery.event, outcome.delivery.subscription
+        if event.type == CHALLENGE_EVENT and subscription is not None:
+            subscription.verify(event)
     ledger.counts.succeeded = len(done)
 
 

@@ -149,6 +149,7 @@ SHARED_FIELDS = (
     "failing_since",
     "failure_count",
     "held_until",
+    "challenge",
 )
 """Columns that a worker or a verb may have written since a row was read."""
 
@@ -247,6 +248,10 @@ class Subscription(models.Model):
     failing_since = models.DateTimeField(_("failing since"), null=True, editable=False)
     failure_count = models.PositiveIntegerField(_("failures in a row"), default=0, editable=False)
     held_until = models.DateTimeField(_("held back until"), null=True, editable=False)
+    challenge = models.CharField(max_length=40, blank=True, default="", editable=False)
+    """The id of the Event that its endpoint has to answer before it is active; mostly empty."""
+    request_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
+    """What it was made from, where its id was made from an `Idempotency-Key`."""
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
 
@@ -406,13 +411,35 @@ class Subscription(models.Model):
 
     def pause(self) -> bool:
         """Nothing is sent, and no new Event is matched, until `resume()`. What is due waits."""
-        return self._change_status(self.Status.PAUSED, [self.Status.ACTIVE])
+        return self._change_status(self.Status.PAUSED, models.Q(status=self.Status.ACTIVE))
 
     def resume(self) -> bool:
         """Active again after a pause, or once what disabled it is mended; what waited is due.
 
-        A one-time subscription that has had its delivery is completed again.
+        A one-time subscription that has had its delivery is completed again. A challenge that
+        its endpoint has not answered is waived.
         """
+        return self._reactivate(models.Q(status__in=[self.Status.PAUSED, self.Status.DISABLED]))
+
+    def verify(self, event: Event) -> bool:
+        """Its endpoint has answered the challenge `event`: active, unless that was long ago."""
+        return self._reactivate(models.Q(status=self.Status.DISABLED, challenge=event.pk))
+
+    def disable(
+        self, reason: str, only_from: Sequence[str] = (), *, challenge: Event | None = None
+    ) -> bool:
+        """Stopped because of `reason`; what is due waits for a person to resume or cancel it.
+
+        With a `challenge` it is only until its endpoint has answered this Event.
+        """
+        return self._change_status(
+            self.Status.DISABLED,
+            models.Q(status__in=only_from) if only_from else models.Q(),
+            disabled_reason=reason[:500],
+            challenge=challenge.pk if challenge else "",
+        )
+
+    def _reactivate(self, only: models.Q) -> bool:
         using = router.db_for_write(Subscription, instance=self)
         had = Delivery.objects.using(using).filter(subscription=self).exclude(matched="")
         fired = self.mode == self.Mode.ONE_TIME and had.exists()
@@ -420,20 +447,15 @@ class Subscription(models.Model):
         forgiven = {"failing_since": None, "failure_count": 0, "held_until": None}
         return self._change_status(
             self.Status.COMPLETED if fired else self.Status.ACTIVE,
-            [self.Status.PAUSED, self.Status.DISABLED],
+            only,
             **(forgiven if self.status == self.Status.DISABLED else {}),
         )
 
-    def disable(self, reason: str, only_from: Sequence[str] = ()) -> bool:
-        """Stopped because of `reason`; what is due waits for a person to resume or cancel it."""
-        return self._change_status(self.Status.DISABLED, only_from, disabled_reason=reason[:500])
-
-    def _change_status(self, status: str, only_from: Sequence[str], **changes: Any) -> bool:
-        changes = {"disabled_reason": "", **changes, "status": status, "updated_at": timezone.now()}
+    def _change_status(self, status: str, only: models.Q, **changes: Any) -> bool:
+        changes = {"disabled_reason": "", "challenge": "", **changes}
+        changes |= {"status": status, "updated_at": timezone.now()}
         using = router.db_for_write(Subscription, instance=self)
-        rows = Subscription.objects.using(using).filter(pk=self.pk)
-        if only_from:
-            rows = rows.filter(status__in=only_from)
+        rows = Subscription.objects.using(using).filter(only, pk=self.pk)
         if not on_contention(partial(rows.update, **changes), using):
             return False
         for name, value in changes.items():
@@ -636,12 +658,15 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
 
     def sendable(self) -> DeliveryQuerySet:
         """Pending, and nothing about the subscription holds them back."""
-        return self.pending().filter(
+        status = models.Q(
             subscription__status__in=(
                 Subscription.Status.ACTIVE,
                 Subscription.Status.COMPLETED,  # its one delivery is still to be made
             )
         )
+        # Until the endpoint has answered it, this is all that is sent.
+        challenge = models.Q(subscription__challenge=models.F("event_id"))
+        return self.pending().filter(status | challenge)
 
     def due(self) -> DeliveryQuerySet:
         """Those that may be sent now, as far as they themselves are concerned."""

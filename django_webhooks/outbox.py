@@ -5,6 +5,7 @@ network but the wake, and a wake that fails is only logged.
 """
 
 import logging
+import secrets
 from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
@@ -18,9 +19,11 @@ from django_webhooks import hops, payloads, signals
 from django_webhooks.backends import get_backend
 from django_webhooks.conf import settings
 from django_webhooks.models import Delivery, Event, Rule, Subscription, database_now, label_of
-from django_webhooks.registry import TEST_EVENT, registry
+from django_webhooks.registry import CHALLENGE_EVENT, TEST_EVENT, registry
 
 logger = logging.getLogger("django_webhooks")
+
+UNANSWERED = "Its endpoint has not answered the challenge yet."
 
 MAX_SUBJECT_ID_LENGTH = Event._meta.get_field("subject_id").max_length
 
@@ -75,12 +78,30 @@ def failed_since(subscription: Subscription, since: datetime) -> "models.QuerySe
 
 def publish_test(subscription: Subscription) -> Delivery:
     """A test event for this subscription alone, past its rules. Returns the Delivery."""
+    data = {"message": "This is a test event.", "subscription": str(subscription.pk)}
+    event = compose(TEST_EVENT, data, owner=subscription.owner)
+    return _publish_to(subscription, event)
+
+
+def publish_challenge(subscription: Subscription) -> Delivery:
+    """Disable it until its endpoint has answered a challenge, which is sent. Returns the Delivery.
+
+    The endpoint answers by repeating `data.challenge`; see `delivery.answers()`.
+    """
+    token = secrets.token_urlsafe(32)
+    event = compose(CHALLENGE_EVENT, {"challenge": token}, owner=subscription.owner)
     using = _home_of(subscription)
-    event = compose(
-        TEST_EVENT,
-        {"message": "This is a test event.", "subscription": str(subscription.pk)},
-        owner=subscription.owner,
-    )
+    with transaction.atomic(using=using):
+        before = Delivery.objects.using(using).filter(
+            subscription=subscription, event__type=CHALLENGE_EVENT
+        )
+        before.cancel("Another challenge was sent.")
+        subscription.disable(UNANSWERED, challenge=event)
+        return _publish_to(subscription, event)
+
+
+def _publish_to(subscription: Subscription, event: Event) -> Delivery:
+    using = _home_of(subscription)
     with transaction.atomic(using=using):
         write(event, using, listening=False)
         delivery = Delivery.objects.using(using).create(
@@ -238,6 +259,7 @@ __all__ = [
     "compose_failed",
     "label_of",
     "publish",
+    "publish_challenge",
     "publish_test",
     "recover",
     "redeliver",

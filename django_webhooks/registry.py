@@ -23,6 +23,8 @@ CREATED, UPDATED, DELETED = ACTIONS = ("created", "updated", "deleted")
 ALL_FIELDS = "__all__"
 TEST_EVENT = "webhooks.test"
 """The type of test events: known without being registered, matched by no rule."""
+CHALLENGE_EVENT = "webhooks.challenge"
+"""The type of what an endpoint has to answer first; known and matched as test events are."""
 
 EVENT_TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 """Standard Webhooks: full-stop delimited, `[a-zA-Z0-9_]` between."""
@@ -170,6 +172,14 @@ class EventType:
             registry.add_type(self)
 
     @property
+    def reaches_owners(self) -> bool:
+        """Whether a subscription with an owner can receive any: nobody knows otherwise whose a
+        model's events are."""
+        if self.public or self.webhook is None:
+            return True
+        return type(self.webhook).get_owner is not ModelWebhook.get_owner
+
+    @property
     def label(self) -> str:
         """In words: "order updated"."""
         if self.webhook is None:
@@ -277,17 +287,23 @@ class Registry:
         """The type called `name`; `UnknownEventType` names the nearest that exist."""
         found = self._types.get(name)
         if found is None:
-            raise UnknownEventType(f"Nothing publishes {name!r}. {self._suggest(name)}")
+            hint = self._suggest(name, list(self._types))
+            raise UnknownEventType(f"Nothing publishes {name!r}. {hint}")
         return found
 
     def matching(self, pattern: str) -> Sequence[EventType]:
         """The known types that a rule's `pattern` names: an exact type, `….*` or `*`."""
         return [each for each in self.types if pattern in patterns_of(each.type)]
 
-    def require_pattern(self, pattern: str) -> None:
-        """`UnknownEventType` for a pattern that no known type matches."""
-        if pattern != "*" and not self.matching(pattern):
-            raise UnknownEventType(f"Nothing publishes {pattern!r}. {self._suggest(pattern)}")
+    def require_pattern(self, pattern: str, *, for_owner: bool = False) -> None:
+        """`UnknownEventType` for a pattern that no known type matches.
+
+        `for_owner`: that none of those matches which reach owners. No other is named, either.
+        """
+        known = [each for each in self.types if each.reaches_owners or not for_owner]
+        if pattern != "*" and not any(pattern in patterns_of(each.type) for each in known):
+            hint = self._suggest(pattern, [each.type for each in known])
+            raise UnknownEventType(f"Nothing publishes {pattern!r}. {hint}")
 
     def describe(self, pattern: str) -> str:
         """A pattern in words: "order updated", "any change of order", "any event"."""
@@ -327,10 +343,8 @@ class Registry:
             action=action,
         )
 
-    def _suggest(self, name: str) -> str:
-        near = (
-            difflib.get_close_matches(name, self._types, n=3, cutoff=0.5) or list(self._types)[:3]
-        )
+    def _suggest(self, name: str, known: Sequence[str]) -> str:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
         if not near:
             return "No event type is registered yet: write a webhooks.py in one of your apps."
         return "Did you mean " + " or ".join(repr(each) for each in near) + "?"

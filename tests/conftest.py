@@ -2,12 +2,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
 from hypothesis import settings as hypothesis_settings
+from rest_framework.test import APIClient
 
 from django_webhooks import models
+from django_webhooks.api.throttling import CallerThrottle, CostlyThrottle
 from django_webhooks.backends import get_backend
 from django_webhooks.backends.dummy import DummyBackend
 from django_webhooks.models import Subscription
+from tests.api import client_of
 from tests.receiver import Receiver
 
 # A busy machine is no defect: how long an example takes is for the benchmarks.
@@ -60,3 +65,30 @@ def wakes() -> Iterator[list[str]]:
     backend.clear()
     yield backend.wakes
     backend.clear()
+
+
+# Of the API
+
+
+@pytest.fixture
+def unlimited(monkeypatch: pytest.MonkeyPatch, configure: Callable[..., None]) -> None:
+    """No quota, and no rate that a test could meet."""
+    cache.clear()
+    configure(MAX_SUBSCRIPTIONS_PER_OWNER=None)
+    monkeypatch.setattr(CallerThrottle, "rate", "100000/min", raising=False)
+    monkeypatch.setattr(CostlyThrottle, "rate", "100000/min", raising=False)
+
+
+@pytest.fixture
+def me() -> User:
+    return User.objects.create_user("me")
+
+
+@pytest.fixture
+def stranger() -> User:
+    return User.objects.create_user("stranger")
+
+
+@pytest.fixture
+def api(me: User) -> APIClient:
+    return client_of(me)

@@ -10,7 +10,6 @@ from typing import Any
 import jsonschema
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -18,91 +17,24 @@ from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
 
 from django_webhooks import conditions, outbox, signing
 from django_webhooks.api import urls, views
-from django_webhooks.api.throttling import ManualThrottle
-from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
+from django_webhooks.api.base import OwnedView
+from django_webhooks.api.throttling import CostlyThrottle
+from django_webhooks.models import Delivery, Event, Rule, Subscription
 from django_webhooks.registry import registry
 from django_webhooks.worker import drain
+from tests.api import DELIVERIES, PAID, PREVIEW, SUBSCRIPTIONS, URL, at, client_of, deliver, make
 from tests.receiver import Receiver
 from tests.shop.models import Customer, Item, Order
 
-pytestmark = pytest.mark.django_db
-
-SUBSCRIPTIONS = "/webhooks/subscriptions/"
-DELIVERIES = "/webhooks/deliveries/"
-PREVIEW = "/webhooks/rules/preview/"
-URL = "https://example.com/hook"
-PAID = {"field": "status", "op": "eq", "value": "paid"}
-
-
-@pytest.fixture(autouse=True)
-def unthrottled(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.clear()
-    monkeypatch.setattr(ManualThrottle, "rate", "100000/min")
-    monkeypatch.setattr(views.SubscriptionViewSet, "max_subscriptions", 100_000)
-
-
-@pytest.fixture
-def me() -> User:
-    return User.objects.create_user("me")
-
-
-@pytest.fixture
-def stranger() -> User:
-    return User.objects.create_user("stranger")
-
-
-@pytest.fixture
-def api(me: User) -> APIClient:
-    return client_of(me)
-
-
-def client_of(user: User) -> APIClient:
-    client = APIClient()
-    client.default_format = "json"  # and none of the project's
-    client.force_authenticate(user)
-    return client
-
-
-def make(owner: User | None, **fields: Any) -> Subscription:
-    subscription = Subscription.objects.create(owner=owner, **{"url": URL, **fields})
-    subscription.rules.create(event_type="shop.order.*")
-    return subscription
-
-
-def deliver(subscription: Subscription, **fields: Any) -> Delivery:
-    """A delivery that has ended, with two attempts."""
-    event = outbox.compose(
-        "shop.order.updated",
-        {"id": 1, "status": "paid"},
-        action="updated",
-        previous={"status": "pending"},
-        owner=subscription.owner,
-    )
-    event.save()
-    delivery = Delivery.objects.create(
-        event=event,
-        subscription=subscription,
-        **{"status": "succeeded", "attempt_count": 2, **fields},
-    )
-    common = {"delivery": delivery, "started_at": timezone.now(), "url": URL}
-    Attempt.objects.create(
-        number=1,
-        status_code=503,
-        error="status",
-        response_body="BODY-CANARY",
-        response_headers={"x": "HEADER-CANARY"},
-        detail="DETAIL-CANARY",
-        **common,
-    )
-    Attempt.objects.create(number=2, status_code=204, **common)
-    return delivery
-
-
-def at(subscription: Subscription, verb: str = "") -> str:
-    return f"{SUBSCRIPTIONS}{subscription.pk}/{verb + '/' if verb else ''}"
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("unlimited")]
 
 
 # Whose it is
+
+
+def methods_of(route: Any) -> list[str]:
+    actions = getattr(route.callback, "actions", ["get"])  # the root has none
+    return [method for method in actions if method != "head"]  # added by the first request
 
 
 def endpoints(*, detail: bool) -> list[Any]:
@@ -110,7 +42,7 @@ def endpoints(*, detail: bool) -> list[Any]:
     return [
         pytest.param(route.name, method, id=f"{method}-{route.name}")
         for route in urls.router.urls
-        for method in route.callback.actions
+        for method in methods_of(route)
         if ("pk" in route.pattern.regex.groupindex) == detail
     ]
 
@@ -122,9 +54,10 @@ def test_the_endpoints_are_those_of_the_contract() -> None:
     found = {
         (method, re.sub(r"\(\?P<pk>[^)]*\)", "<id>", route.pattern.regex.pattern).strip("^$\\Z"))
         for route in urls.router.urls
-        for method in route.callback.actions
+        for method in methods_of(route)
     }
     assert found == {
+        ("get", ""),
         ("get", "subscriptions/"),
         ("post", "subscriptions/"),
         ("get", "subscriptions/<id>/"),
@@ -134,6 +67,7 @@ def test_the_endpoints_are_those_of_the_contract() -> None:
         ("post", "subscriptions/<id>/test/"),
         ("post", "subscriptions/<id>/pause/"),
         ("post", "subscriptions/<id>/resume/"),
+        ("post", "subscriptions/<id>/verify/"),
         ("post", "subscriptions/<id>/recover/"),
         ("get", "deliveries/"),
         ("get", "deliveries/<id>/"),
@@ -184,14 +118,14 @@ def test_a_strangers_subscription_can_not_be_filtered_by(api: APIClient, strange
 def test_the_anonymous_see_nothing(me: User, name: str, method: str) -> None:
     mine = deliver(make(me))
     pk: Any = mine.pk if name.startswith("delivery") else mine.subscription_id
-    args = [pk] if name.split("-")[-1] not in ("list", "preview") else []
+    args = [pk] if name.split("-")[-1] not in ("list", "preview", "root") else []
     answer = getattr(APIClient(), method)(reverse(f"django_webhooks:{name}", args=args))
     assert answer.status_code in (401, 403)
 
 
 @pytest.mark.parametrize("owner", [None, "text", Customer(pk=1)])
 def test_who_is_no_owner_is_refused(me: User, monkeypatch: pytest.MonkeyPatch, owner: Any) -> None:
-    monkeypatch.setattr(views.OwnerMixin, "get_owner", lambda view: owner)
+    monkeypatch.setattr(OwnedView, "get_owner_for_request", lambda view, request: owner)
     api = client_of(me)
     for path in (SUBSCRIPTIONS, DELIVERIES, "/webhooks/event-types/"):
         assert api.get(path).status_code == 403
@@ -201,7 +135,7 @@ def test_who_is_no_owner_is_refused(me: User, monkeypatch: pytest.MonkeyPatch, o
 
 def test_a_project_says_whom_a_request_acts_for(me: User, stranger: User) -> None:
     class ForAnother(views.SubscriptionViewSet):
-        def get_owner(self) -> Any:
+        def get_owner_for_request(self, request: Any) -> Any:
             return stranger
 
     theirs = make(stranger)
@@ -213,7 +147,7 @@ def test_a_project_says_whom_a_request_acts_for(me: User, stranger: User) -> Non
 
 
 def test_the_anonymous_have_no_owner(monkeypatch: pytest.MonkeyPatch, me: User) -> None:
-    monkeypatch.setattr(views.OwnerMixin, "get_owner", lambda view: me)
+    monkeypatch.setattr(OwnedView, "get_owner_for_request", lambda view, request: me)
     for path in (SUBSCRIPTIONS, DELIVERIES, "/webhooks/event-types/"):
         assert APIClient().get(path).status_code in (401, 403)
 
@@ -519,9 +453,9 @@ def test_delete_cancels_what_was_still_to_be_sent(api: APIClient, me: User) -> N
 
 
 def test_an_owner_has_only_so_many(
-    api: APIClient, me: User, stranger: User, monkeypatch: pytest.MonkeyPatch
+    api: APIClient, me: User, stranger: User, configure: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(views.SubscriptionViewSet, "max_subscriptions", 1)
+    configure(MAX_SUBSCRIPTIONS_PER_OWNER=1)
     make(stranger)
     assert api.post(SUBSCRIPTIONS, {"url": URL}).status_code == 201
     answer = api.post(SUBSCRIPTIONS, {"url": URL})
@@ -714,7 +648,7 @@ def test_the_ends_of_time_are_moments(api: APIClient, me: User, since: str) -> N
 def test_manual_sends_are_limited(
     api: APIClient, me: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ManualThrottle, "rate", "2/min")
+    monkeypatch.setattr(CostlyThrottle, "rate", "2/min")
     mine = make(me)
     verb = at(mine, "test")
     assert [api.post(verb).status_code for _ in range(3)] == [202, 202, 429]

@@ -107,6 +107,17 @@ WRONG = [
     ("EMAIL_OWNERS", "yes"),
     ("RETENTION", {"delivered": 3}),
     ("RETENTION", {"failed": -1}),
+    ("GET_OWNER_FOR_REQUEST", "nodots"),
+    ("GET_OWNER_FOR_REQUEST", print),
+    ("MAX_SUBSCRIPTIONS_PER_OWNER", -1),
+    ("MAX_SUBSCRIPTIONS_PER_OWNER", "20"),
+    ("VERIFY_ENDPOINTS", "yes"),
+    ("API_AUTHENTICATION_CLASSES", "rest_framework.authentication.TokenAuthentication"),
+    ("API_PERMISSION_CLASSES", ["IsAuthenticated"]),
+    ("API_THROTTLE_CLASSES", [None]),
+    ("API_RENDERER_CLASSES", {}),
+    ("API_PAGINATION_CLASS", ["rest_framework.pagination.CursorPagination"]),
+    ("API_VERSIONING_CLASS", 1),
 ]
 
 
@@ -120,6 +131,19 @@ def test_wrong_value_is_refused_with_its_key(configure, key, value):
 
 def test_each_setting_has_a_wrong_value_that_is_refused():
     assert {key for key, _ in WRONG} == set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("API_PERMISSION_CLASSES", ["rest_framework.permissions.NoSuch"]),
+        ("API_PAGINATION_CLASS", "no.such.Pages"),
+        ("GET_OWNER_FOR_REQUEST", "tests.shop.models.no_such"),
+    ],
+)
+def test_what_can_not_be_loaded_for_the_api_is_told_with_its_key(configure, key, value):
+    configure(**{key: value})
+    assert key in only("E008").hint
 
 
 def test_wrong_secret_key_is_not_quoted(configure):

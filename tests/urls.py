@@ -4,4 +4,5 @@ from django.urls import include, path
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("webhooks/", include("django_webhooks.api.urls")),
+    path("staff/webhooks/", include("django_webhooks.api.staff_urls")),
 ]

@@ -1,11 +1,13 @@
 """Pages by cursor: no `COUNT(*)`, and no row twice or missed while new ones come in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ValidationError as ModelValidationError
 from django.db.models import QuerySet
-from rest_framework.exceptions import NotFound
+from django.utils.translation import gettext as _
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.filters import BaseFilterBackend
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 
@@ -16,17 +18,39 @@ class Pages(CursorPagination):
     page_size = 50
     page_size_query_param = "page_size"
     max_page_size = 100
-    ordering: str | tuple[str, ...] = ("-created_at", "-id")
 
     def paginate_queryset(
         self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: Any = None
     ) -> list[Any] | None:
         try:
             return super().paginate_queryset(queryset, request, view)
-        except (ValueError, OverflowError, ValidationError) as error:
+        except (ValueError, OverflowError, ModelValidationError) as error:
             # A position that was made up; DRF hands it to the database unread.
             raise NotFound(self.invalid_cursor_message) from error
 
 
-class DeliveryPages(Pages):
-    ordering = "-id"
+class Ordering(BaseFilterBackend):
+    """`ordering`: one of those that the view's `orderings` name; the first, if none is asked for.
+
+    Few, for each needs an index that it can follow.
+    """
+
+    def get_ordering(self, request: Request, queryset: QuerySet[Any], view: Any) -> Sequence[str]:
+        orderings: Mapping[str, Sequence[str]] = view.orderings
+        asked = request.query_params.get("ordering", next(iter(orderings)))
+        if asked not in orderings:
+            problem = _("Use one of: %s.") % ", ".join(orderings)
+            raise ValidationError({"ordering": [problem]})
+        return orderings[asked]
+
+    def filter_queryset(
+        self, request: Request, queryset: QuerySet[Any], view: Any
+    ) -> QuerySet[Any]:
+        if view.action != "list":
+            return queryset
+        return queryset.order_by(*self.get_ordering(request, queryset, view))
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """For the OpenAPI schema."""
+        schema = {"type": "string", "enum": list(view.orderings), "default": "-created_at"}
+        return [{"name": "ordering", "in": "query", "required": False, "schema": schema}]

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from copy import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -19,8 +19,9 @@ from rest_framework import ISO_8601, serializers
 from django_webhooks.conf import MAX_TIMEOUT, settings
 from django_webhooks.delivery import MASKED
 from django_webhooks.encryption import Unreadable
+from django_webhooks.exceptions import UnknownEventType
 from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
-from django_webhooks.registry import EventType
+from django_webhooks.registry import EventType, registry
 
 logger = logging.getLogger("django_webhooks")
 
@@ -99,8 +100,17 @@ class RuleSerializer(serializers.ModelSerializer[Rule]):
         fields = ["id", "event_type", "conditions", "sentence"]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if self.context["view"].for_owner:
+            _require_offered(attrs.get("event_type", ""))
         Rule(**attrs).clean()
         return attrs
+
+
+def _require_offered(pattern: str) -> None:
+    try:
+        registry.require_pattern(pattern, for_owner=True)
+    except UnknownEventType as error:
+        raise serializers.ValidationError({"event_type": [str(error)]}) from error
 
 
 class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
@@ -150,7 +160,7 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
     def create(self, validated_data: dict[str, Any]) -> Subscription:
         rules = validated_data.pop("rules", [])
         subscription = Subscription(**validated_data)
-        subscription.save()
+        subscription.save(force_insert=True)
         _add_rules(subscription, rules)
         return subscription
 
@@ -167,9 +177,10 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
 
 
 class NewSubscriptionSerializer(SubscriptionSerializer):
-    """With the secret, given or generated: the one time that it is shown.
+    """With the secret, given or generated, in the answer to create.
 
-    With the signature v1a it signs nothing, and whoever has none can't mistake it for the key.
+    Whoever repeats that request for lack of an answer gets it, too, for a day. With the signature
+    v1a it signs nothing, and whoever has none can't mistake it for the key.
     """
 
     secret = serializers.CharField(required=False)
@@ -178,10 +189,22 @@ class NewSubscriptionSerializer(SubscriptionSerializer):
         fields = [*SubscriptionSerializer.Meta.fields, "secret"]
 
     def to_representation(self, instance: Subscription) -> dict[str, Any]:
-        shown = super().to_representation(instance)
-        if instance.signature != Subscription.Signature.V1:
-            del shown["secret"]
-        return shown
+        if instance.signature == Subscription.Signature.V1 and _is_new(instance):
+            return super().to_representation(instance)
+        return SubscriptionSerializer(instance, context=self.context).data
+
+
+def _is_new(subscription: Subscription) -> bool:
+    """Whether its secret is still the first, and not older than a day."""
+    if isinstance(subscription.secrets, Unreadable) or len(subscription.secrets) > 1:
+        return False
+    return timezone.now() - subscription.created_at < timedelta(days=1)
+
+
+class SubscriptionFilterSerializer(serializers.Serializer[Any]):
+    """The query parameters of the list of subscriptions."""
+
+    status = serializers.ChoiceField(choices=Subscription.Status.choices, required=False)
 
 
 def _add_rules(subscription: Subscription, rules: list[dict[str, Any]]) -> None:

@@ -1,7 +1,6 @@
 """The endpoints by which the project's own customers manage their webhooks.
 
-Each request acts for one owner, and sees and changes nothing but what is this owner's: what is
-another's is not there (404).
+Whom a request acts for, and what it may see, is said by `base.OwnedView`.
 """
 
 from collections.abc import Iterator
@@ -9,28 +8,25 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from django.db import router, transaction
-from django.db.models import Exists, OuterRef, Prefetch, QuerySet
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Exists, F, OuterRef, Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from rest_framework import mixins, status
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException
-from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.routers import APIRootView
 from rest_framework.serializers import BaseSerializer
-from rest_framework.throttling import BaseThrottle
 from rest_framework.viewsets import GenericViewSet, ViewSet
 
 from django_webhooks import fanout, outbox
-from django_webhooks.api import serializers
-from django_webhooks.api.pagination import DeliveryPages, Pages
-from django_webhooks.api.parsers import JSONParser
-from django_webhooks.api.throttling import ManualThrottle
+from django_webhooks.api import preconditions, serializers
+from django_webhooks.api.base import FromSetting, OwnedView
+from django_webhooks.api.errors import Conflict, KeyReused
+from django_webhooks.api.pagination import Ordering, Pages
+from django_webhooks.conf import settings
 from django_webhooks.models import Attempt, Delivery, Rule, Subscription
-from django_webhooks.registry import registry
 
 SHOWN_EVENTS = 100
 """Events in the answer to a preview; all that matched are counted."""
@@ -39,91 +35,83 @@ NO_STORE = {"Cache-Control": "no-store"}
 """For answers with a secret."""
 
 
-class Conflict(APIException):
-    """The object is there, but not in a state for this."""
-
-    status_code = status.HTTP_409_CONFLICT
-    default_code = "conflict"
-
-
-class OwnerMixin(ViewSet):
-    """Whom a request acts for, and what holds for each endpoint."""
-
-    permission_classes = [IsAuthenticated]
-    parser_classes = [JSONParser]
-    limited_actions = frozenset(
-        {"create", "partial_update", "pause", "resume", "test", "redeliver", "recover", "preview"}
-    )
-
-    owner: Any = None
-    """Whose request it is, once it has been let in; until then nobody's."""
-
-    def get_owner(self) -> Any:
-        """An instance of `OWNER_MODEL`; override it where that is not the user. None: 403."""
-        return self.request.user
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        self.owner = self.get_owner()
-        if not isinstance(self.owner, Subscription.owner.field.related_model):
-            self.permission_denied(request, message=_("You can't have webhooks."))
-
-    def get_throttles(self) -> list[BaseThrottle]:
-        throttles = list(super().get_throttles())
-        return [*throttles, ManualThrottle()] if self.action in self.limited_actions else throttles
-
-    @property
-    def using(self) -> str:
-        """The database that is written to, for reading, too: an answer is never an old one."""
-        return router.db_for_write(Subscription)
-
-    def owned_subscriptions(self) -> QuerySet[Subscription]:
-        return Subscription.objects.using(self.using).owned_by(self.owner)
+class RootView(OwnedView, APIRootView):
+    """Where to go from here."""
 
 
 class SubscriptionViewSet(
-    OwnerMixin,
-    mixins.CreateModelMixin,
+    OwnedView,
     mixins.ListModelMixin,
-    mixins.RetrieveModelMixin,
-    mixins.DestroyModelMixin,
     GenericViewSet[Subscription],
 ):
-    """Subscriptions with their rules. The secret is in the answers to create and rotate only."""
+    """Subscriptions with their rules. The secret is in the answers to create and rotate only.
+
+    Who sends back the `ETag` of what was read as `If-Match` changes nothing that another has
+    changed since (RFC 9110, 13.1.1).
+    """
 
     serializer_class = serializers.SubscriptionSerializer
-    pagination_class = Pages
-    filter_backends = []  # not the project's, which know nothing of what may be asked
-    max_subscriptions = 20
-    """Per owner; more can be made by staff only."""
+    pagination_class = FromSetting("API_PAGINATION_CLASS", lambda: Pages)
+    new_serializer_class = serializers.NewSubscriptionSerializer
+    filter_backends = [Ordering]  # not the project's, which know nothing of what may be asked
+    orderings = {"-created_at": ("-created_at", "-id"), "created_at": ("created_at", "id")}
+    costly_actions = frozenset(
+        {"create", "partial_update", "pause", "resume", "verify", "test", "recover"}
+    )
 
     def get_queryset(self) -> QuerySet[Subscription]:
         rules = Prefetch("rules", Rule.objects.order_by("pk"))
-        return self.owned_subscriptions().prefetch_related(rules)
+        found = self.subscriptions().prefetch_related(rules)
+        return self.filtered(found) if self.action == "list" else found
+
+    def filtered(self, subscriptions: QuerySet[Subscription]) -> QuerySet[Subscription]:
+        """As the query parameters ask."""
+        parameters = serializers.SubscriptionFilterSerializer(data=self.request.query_params)
+        parameters.is_valid(raise_exception=True)
+        return subscriptions.filter(**parameters.validated_data)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         if self.action == "create":
-            return serializers.NewSubscriptionSerializer
+            return self.new_serializer_class
         return super().get_serializer_class()
 
-    def get_success_headers(self, data: Any) -> dict[str, str]:
-        return NO_STORE
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The subscription, its rules and its secret.
 
-    def perform_create(self, serializer: BaseSerializer[Subscription]) -> None:
-        if self.owned_subscriptions().count() >= self.max_subscriptions:
-            raise Conflict(
-                _("You have %d subscriptions, which is the most: delete one first.")
-                % self.max_subscriptions
-            )
-        with transaction.atomic(using=self.using):
-            serializer.save(owner=self.owner)
+        With an `Idempotency-Key`, whoever asks again gets the answer again, and no second one.
+        """
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        wanted = preconditions.wanted_once(request, self.caller)
+        made = self.made_before(wanted) or self.make_one(serializer, wanted)
+        shown = self.get_serializer(made).data
+        headers = NO_STORE | {"ETag": preconditions.etag_of(shown)}
+        return Response(shown, status=status.HTTP_201_CREATED, headers=headers)
+
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        shown = self.get_serializer(self.get_object()).data
+        etag = preconditions.etag_of(shown)
+        if preconditions.is_known(request, etag):
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
+        return Response(shown, headers={"ETag": etag})
 
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         with self.locked() as subscription:
+            url = subscription.url
             serializer = self.get_serializer(subscription, data=request.data, partial=True)
             serializer.is_valid(raise_exception=True)
             serializer.save()
-        return self.retrieve(request)
+            if subscription.url != url and self.verifies_endpoints:
+                outbox.publish_challenge(subscription)
+        return self.answer_with(subscription)
+
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """What was still to be sent is cancelled."""
+        # Not locked first: a worker that writes a result locks in the other order.
+        subscription = self.get_object()
+        self.check_match(subscription)
+        subscription.delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
     @action(
         detail=True,
@@ -157,7 +145,7 @@ class SubscriptionViewSet(
                     % subscription.get_status_display()
                 )
             subscription.pause()
-        return self.retrieve(request)
+        return self.answer_with(subscription)
 
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -171,8 +159,21 @@ class SubscriptionViewSet(
                     _("Only what is paused or disabled can be resumed; this one is %s.")
                     % subscription.get_status_display()
                 )
+            if subscription.challenge:
+                raise Conflict(
+                    _("Its endpoint has to answer the challenge first: mend it, then POST verify/.")
+                )
             subscription.resume()
-        return self.retrieve(request)
+        return self.answer_with(subscription)
+
+    @action(detail=True, methods=["post"], serializer_class=serializers.DeliverySerializer)
+    def verify(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Sends another challenge to an endpoint that has not answered the one before."""
+        with self.locked() as subscription:
+            if not subscription.challenge:
+                raise Conflict(_("Its endpoint has nothing to answer."))
+            delivery = outbox.publish_challenge(subscription)
+        return Response(self.get_serializer(delivery).data, status=status.HTTP_202_ACCEPTED)
 
     @action(detail=True, methods=["post"], serializer_class=serializers.RecoverSerializer)
     def recover(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -187,19 +188,73 @@ class SubscriptionViewSet(
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
+    def made_before(self, wanted: preconditions.WantedOnce | None) -> Subscription | None:
+        """What was made with this very `Idempotency-Key`; `KeyReused` if it was of another body."""
+        if wanted is None:
+            return None
+        made = self.subscriptions().filter(pk=wanted.pk).first()
+        if made is not None and made.request_digest != wanted.digest:
+            raise KeyReused
+        return made
+
+    def make_one(
+        self, serializer: BaseSerializer[Subscription], wanted: preconditions.WantedOnce | None
+    ) -> Subscription:
+        once = {"pk": wanted.pk, "request_digest": wanted.digest} if wanted else {}
+        try:
+            with transaction.atomic(using=self.using):
+                return self.make(serializer, once)
+        except IntegrityError:  # the same was asked for at the same time
+            if made := self.made_before(wanted):
+                return made
+            raise
+
+    def make(self, serializer: BaseSerializer[Subscription], once: dict[str, Any]) -> Subscription:
+        """One more of the owner's, within the quota, however many are asked for at once."""
+        lock_owner(self.owner, self.using)
+        subscription = serializer.save(owner=self.owner, **once)
+        most = settings.MAX_SUBSCRIPTIONS_PER_OWNER
+        if most is not None and self.subscriptions().count() > most:
+            raise Conflict(
+                _("You have %d subscriptions, which is the most: delete one first.") % most
+            )
+        if self.verifies_endpoints:
+            outbox.publish_challenge(subscription)
+        return subscription
+
+    @property
+    def verifies_endpoints(self) -> bool:
+        """Whether a URL that is written has to answer a challenge before it is sent anything."""
+        return settings.VERIFY_ENDPOINTS
+
     @contextmanager
     def locked(self) -> Iterator[Subscription]:
-        """The subscription of the URL, changed by nobody else until the block ends."""
+        """The subscription of the URL, changed by nobody else until the block ends.
+
+        `PreconditionFailed` if it is not the one that `If-Match` names.
+        """
         found = self.get_object()
         with transaction.atomic(using=self.using):
             # Writing takes the lock on every database. SQLite has no SELECT FOR UPDATE, and
             # refuses to write in a transaction that began with a read, if another wrote since.
-            self.owned_subscriptions().filter(pk=found.pk).update(updated_at=timezone.now())
-            yield self.get_object()
+            self.subscriptions().filter(pk=found.pk).update(created_at=F("created_at"))
+            subscription = self.get_object()
+            self.check_match(subscription)
+            yield subscription
+
+    def check_match(self, subscription: Subscription) -> None:
+        if "If-Match" in self.request.headers:
+            shown = serializers.SubscriptionSerializer(subscription).data
+            preconditions.check_match(self.request, preconditions.etag_of(shown))
+
+    def answer_with(self, subscription: Subscription) -> Response:
+        """The subscription as it is now."""
+        shown = self.get_serializer(self.get_object()).data
+        return Response(shown, headers={"ETag": preconditions.etag_of(shown)})
 
 
 class DeliveryViewSet(
-    OwnerMixin,
+    OwnedView,
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
     GenericViewSet[Delivery],
@@ -207,15 +262,20 @@ class DeliveryViewSet(
     """What was, or is to be, sent to the owner's subscriptions."""
 
     serializer_class = serializers.DeliverySerializer
-    pagination_class = DeliveryPages
-    filter_backends = []  # not the project's, which know nothing of what may be asked
+    pagination_class = FromSetting("API_PAGINATION_CLASS", lambda: Pages)
+    filter_backends = [Ordering]  # not the project's, which know nothing of what may be asked
+    orderings = {"-created_at": ("-id",), "created_at": ("id",)}
+    costly_actions = frozenset({"redeliver"})
+
+    def deliveries(self) -> QuerySet[Delivery]:
+        """All that this request may see."""
+        # Ids and no subquery: a database that sees how few they are does not read all the others'.
+        ids = list(self.subscriptions().values_list("pk", flat=True))
+        return Delivery.objects.using(self.using).filter(subscription__in=ids)
 
     def get_queryset(self) -> QuerySet[Delivery]:
-        deliveries = Delivery.objects.using(self.using).select_related("event")
-        # Ids and no subquery: a database that sees how few they are does not read all the others'.
-        ids = list(self.owned_subscriptions().values_list("pk", flat=True))
-        owned = deliveries.filter(subscription__in=ids)
-        return self.filtered(owned) if self.action == "list" else owned
+        found = self.deliveries().select_related("event")
+        return self.filtered(found) if self.action == "list" else found
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         if self.action == "retrieve":
@@ -236,7 +296,7 @@ class DeliveryViewSet(
         parameters.is_valid(raise_exception=True)
         lookups = dict(parameters.validated_data)
         if "subscription" in lookups:
-            get_object_or_404(self.owned_subscriptions(), pk=lookups["subscription"])
+            get_object_or_404(self.subscriptions(), pk=lookups["subscription"])
         if "status_code" in lookups:
             answered = Attempt.objects.using(self.using).filter(
                 delivery=OuterRef("pk"), status_code=lookups.pop("status_code")
@@ -246,17 +306,18 @@ class DeliveryViewSet(
         return deliveries.filter(**lookups).defer(*heavy)
 
 
-class EventTypeViewSet(OwnerMixin):
+class EventTypeViewSet(OwnedView, ViewSet):
     """What can be subscribed to. Of types that are not public an owner gets the own events."""
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        return Response(serializers.EventTypeSerializer(registry.types, many=True).data)
+        return Response(serializers.EventTypeSerializer(self.event_types(), many=True).data)
 
 
-class RuleViewSet(OwnerMixin, GenericViewSet[Rule]):
+class RuleViewSet(OwnedView, GenericViewSet[Rule]):
     """Rules are written with their subscription; here they are tried."""
 
     serializer_class = serializers.RuleSerializer
+    costly_actions = frozenset({"preview"})
 
     @action(detail=False, methods=["post"])
     def preview(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -275,3 +336,14 @@ class RuleViewSet(OwnerMixin, GenericViewSet[Rule]):
             "events": found.events[:SHOWN_EVENTS],
         }
         return Response(serializers.PreviewSerializer(answer).data)
+
+
+def lock_owner(owner: Any, using: str) -> None:
+    """Nobody else makes a subscription of this owner's until the transaction ends."""
+    features = connections[using].features
+    if features.has_select_for_update:
+        rows = type(owner)._base_manager.using(using).filter(pk=owner.pk)
+        no_key = features.has_select_for_no_key_update  # or whoever refers to it would wait, too
+        list(rows.select_for_update(no_key=no_key).values_list("pk"))
+    else:  # SQLite: whoever writes holds the lock for all
+        Subscription.objects.using(using).owned_by(owner).update(created_at=F("created_at"))

@@ -121,6 +121,8 @@ class Migration(migrations.Migration):
                 ('failing_since', models.DateTimeField(editable=False, null=True, verbose_name='failing since')),
                 ('failure_count', models.PositiveIntegerField(default=0, editable=False, verbose_name='failures in a row')),
                 ('held_until', models.DateTimeField(editable=False, null=True, verbose_name='held back until')),
+                ('challenge', models.CharField(blank=True, default='', editable=False, max_length=40)),
+                ('request_digest', models.CharField(blank=True, default='', editable=False, max_length=64)),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('updated_at', models.DateTimeField(auto_now=True, verbose_name='changed')),
                 ('owner', models.ForeignKey(blank=True, help_text="Receives only this owner's events, and public ones. Empty: all events.", null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.OWNER_MODEL, verbose_name='owner')),
