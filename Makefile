@@ -65,7 +65,7 @@ clean: ## Remove all that the targets have made.
 .venv-demo/ready: pyproject.toml $(SOURCES)
 	@echo "Installing into .venv-demo …"
 	@$(call make-venv,$(@D))
-	@$(@D)/bin/python $(PIP_INSTALL) .
+	@$(@D)/bin/python $(PIP_INSTALL) '.[openapi]' drf-spectacular-sidecar
 	@touch $@
 
 .venv-test/ready: pyproject.toml

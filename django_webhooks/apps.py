@@ -4,7 +4,7 @@ import logging
 from importlib import import_module
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
@@ -27,6 +27,8 @@ class DjangoWebhooksConfig(AppConfig):
         autodiscover_modules("webhooks")
         registry.on_register(capture.connect)
         import_module("django_webhooks.notices").connect()
+        if apps.is_installed("drf_spectacular"):
+            import_module("django_webhooks.api.openapi")
         post_migrate.connect(ensure_sweep, sender=self, dispatch_uid="django_webhooks.sweep")
 
 

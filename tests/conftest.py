@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db import connection
 from hypothesis import settings as hypothesis_settings
 from rest_framework.test import APIClient
 
@@ -18,6 +19,15 @@ from tests.receiver import Receiver
 # A busy machine is no defect: how long an example takes is for the benchmarks.
 hypothesis_settings.register_profile("tests", deadline=None)
 hypothesis_settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out, on other databases, what needs to be run once only."""
+    if connection.vendor == "sqlite":
+        return
+    once = [each for each in items if each.get_closest_marker("once")]
+    config.hook.pytest_deselected(items=once)
+    items[:] = [each for each in items if each not in once]
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,7 @@ INSTALLED_APPS = [
     "django_q",
     "django_tasks_db",
     "rest_framework",
+    "drf_spectacular",
     "django_webhooks",
     "tests.shop",
 ]
@@ -117,6 +118,9 @@ CELERY_BEAT_SCHEDULE = {name: {**entry, "schedule": 1.0} for name, entry in SWEE
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # its queues would be shared with other runs
 
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+
+REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
+SPECTACULAR_SETTINGS = {"TITLE": "A shop", "VERSION": "1", "OAS_VERSION": "3.1.1"}
 
 DJANGO_WEBHOOKS = {
     "TASK_BACKEND": os.environ.get("TASK_BACKEND", "django_webhooks.backends.dummy.DummyBackend"),

@@ -48,3 +48,15 @@ def test_each_site_passes_the_checks_and_lacks_no_migration(settings, app, tmp_p
     assert check.returncode == 0, check.stderr
     missing = manage("makemigrations", app, "--check", settings=settings, state=tmp_path)
     assert missing.returncode == 0, missing.stdout
+
+
+def test_the_sites_schema_is_valid_and_made_without_a_warning(tmp_path):
+    made = manage(
+        "spectacular",
+        "--validate",
+        "--fail-on-warn",
+        settings="example_project.settings",
+        state=tmp_path,
+    )
+    assert made.returncode == 0, made.stderr
+    assert "\nwebhooks:\n  shop.order.created:" in made.stdout

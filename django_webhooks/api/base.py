@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist
+from django.core.exceptions import ObjectDoesNotExist, RequestDataTooBig
 from django.db import router
 from django.db.models import QuerySet
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
+from django_webhooks.api.errors import TooLarge
 from django_webhooks.api.parsers import JSONParser
 from django_webhooks.api.throttling import CallerThrottle, CostlyThrottle
 from django_webhooks.conf import settings
@@ -74,6 +76,11 @@ class OwnedView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         self.identify(request)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, RequestDataTooBig):  # found by Django, which answers in HTML
+            exc = TooLarge()
+        return super().handle_exception(exc)
 
     def identify(self, request: Request) -> None:
         """Sets the owner of a request that was let in; `PermissionDenied` if it has none."""

@@ -20,6 +20,14 @@ class PreconditionFailed(APIException):
     default_detail = _("It was changed since you have read it: read it again, then change it.")
 
 
+class TooLarge(APIException):
+    """More than `DATA_UPLOAD_MAX_MEMORY_SIZE`."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_code = "too_large"
+    default_detail = _("The body is too large: send less.")
+
+
 class KeyReused(APIException):
     """An `Idempotency-Key` stands for one request (draft-ietf-httpapi-idempotency-key-header)."""
 

@@ -1,5 +1,6 @@
 """Pages by cursor: no `COUNT(*)`, and no row twice or missed while new ones come in."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,22 @@ class Pages(CursorPagination):
     page_size = 50
     page_size_query_param = "page_size"
     max_page_size = 100
+
+    def get_page_size(self, request: Request) -> int | None:
+        asked = request.query_params.get(self.page_size_query_param, str(self.page_size))
+        if not re.fullmatch("0*[1-9][0-9]{0,99}", asked):
+            problem = _("Use a whole number from 1 to %d.") % self.max_page_size
+            raise ValidationError({self.page_size_query_param: [problem]})
+        return min(int(asked), self.max_page_size)
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """For the OpenAPI schema."""
+        parameters: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
+        for each in parameters:
+            if each["name"] == self.page_size_query_param:
+                each["description"] = _("Rows in a page; %d at the most.") % self.max_page_size
+                each["schema"] = {"type": "integer", "minimum": 1, "default": self.page_size}
+        return parameters
 
     def paginate_queryset(
         self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: Any = None

@@ -6,7 +6,7 @@ came back from an endpoint is told in codes only: bodies and details of the netw
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -37,11 +37,24 @@ class RawObjectField(serializers.DictField):
         return data
 
 
+class ConditionsField(RawObjectField):
+    """A tree, checked by `Rule.clean()`."""
+
+
 class HeadersField(RawObjectField):
     """Written with their values, shown without: they hold credentials."""
 
     def to_representation(self, value: Any) -> dict[str, str]:
         return {} if isinstance(value, Unreadable) else dict.fromkeys(value, MASKED)
+
+
+class FlagField(serializers.BooleanField):
+    """True or false, and nothing that may have been meant so."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
 
 
 class NumberField(serializers.FloatField):
@@ -91,7 +104,7 @@ class RuleListSerializer(serializers.ListSerializer[Any]):
 
 
 class RuleSerializer(serializers.ModelSerializer[Rule]):
-    conditions = RawObjectField(default=dict)
+    conditions = ConditionsField(default=dict)
     sentence = serializers.CharField(source="__str__", read_only=True)
 
     class Meta:
@@ -117,6 +130,7 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
     """A subscription with its rules; rules that are written replace those there were."""
 
     headers = HeadersField(required=False)
+    ordered = FlagField(required=False)
     timeout = NumberField(required=False, allow_null=True, max_value=MAX_TIMEOUT)
     max_per_second = NumberField(
         required=False, allow_null=True, min_value=MIN_PER_SECOND, max_value=MAX_PER_SECOND
@@ -212,6 +226,12 @@ def _add_rules(subscription: Subscription, rules: list[dict[str, Any]]) -> None:
         subscription.rules.create(**rule)
 
 
+class RefusalSerializer(serializers.Serializer[Any]):
+    """Why a request is refused, in words."""
+
+    detail = serializers.CharField(read_only=True)
+
+
 class RotateSecretSerializer(serializers.Serializer[Any]):
     overlap = serializers.IntegerField(
         min_value=0,
@@ -226,7 +246,7 @@ class RotateSecretSerializer(serializers.Serializer[Any]):
 
 class RecoverSerializer(serializers.Serializer[Any]):
     since = MomentField(write_only=True)
-    dry_run = serializers.BooleanField(default=False, write_only=True)
+    dry_run = FlagField(default=False, write_only=True)
     count = serializers.IntegerField(read_only=True)
 
 
@@ -295,16 +315,16 @@ class EventTypeSerializer(serializers.Serializer[Any]):
     def get_example(self, event_type: EventType) -> Any:
         """What is published, as it might be."""
         if event_type.example is None and event_type.webhook:
-            return _described(event_type.webhook.example)
+            return described(event_type.webhook.example)
         return event_type.example
 
-    def get_schema(self, event_type: EventType) -> Mapping[str, Any]:
+    def get_schema(self, event_type: EventType) -> dict[str, Any]:
         """JSON Schema of the object, or of what is published."""
         webhook = event_type.webhook
-        return _described(webhook.schema) if webhook else event_type.schema
+        return described(webhook.schema) if webhook else dict(event_type.schema)
 
 
-def _described(describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def described(describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What is known; the project's serializer may fail where there is no object."""
     try:
         return describe()

@@ -63,7 +63,7 @@ class OwnerField(serializers.PrimaryKeyRelatedField[Any]):
 
 
 class StaffSubscriptionSerializer(SubscriptionSerializer):
-    owner = serializers.PrimaryKeyRelatedField[Any](read_only=True)
+    owner = serializers.PrimaryKeyRelatedField[Any](read_only=True, allow_null=True)
 
     class Meta(SubscriptionSerializer.Meta):
         fields = ["owner", *SubscriptionSerializer.Meta.fields]

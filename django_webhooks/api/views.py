@@ -52,6 +52,7 @@ class SubscriptionViewSet(
 
     serializer_class = serializers.SubscriptionSerializer
     pagination_class = FromSetting("API_PAGINATION_CLASS", lambda: Pages)
+    lookup_value_regex = "[^/]+"  # so that whatever is no id is refused here, as JSON
     new_serializer_class = serializers.NewSubscriptionSerializer
     filter_backends = [Ordering]  # not the project's, which know nothing of what may be asked
     orderings = {"-created_at": ("-created_at", "-id"), "created_at": ("created_at", "id")}
@@ -66,7 +67,7 @@ class SubscriptionViewSet(
 
     def filtered(self, subscriptions: QuerySet[Subscription]) -> QuerySet[Subscription]:
         """As the query parameters ask."""
-        parameters = serializers.SubscriptionFilterSerializer(data=self.request.query_params)
+        parameters = serializers.SubscriptionFilterSerializer(data=self.request.query_params.dict())
         parameters.is_valid(raise_exception=True)
         return subscriptions.filter(**parameters.validated_data)
 
@@ -262,8 +263,9 @@ class DeliveryViewSet(
     """What was, or is to be, sent to the owner's subscriptions."""
 
     serializer_class = serializers.DeliverySerializer
+    lookup_value_regex = "[^/]+"
     pagination_class = FromSetting("API_PAGINATION_CLASS", lambda: Pages)
-    filter_backends = [Ordering]  # not the project's, which know nothing of what may be asked
+    filter_backends = [Ordering]
     orderings = {"-created_at": ("-id",), "created_at": ("id",)}
     costly_actions = frozenset({"redeliver"})
 
@@ -292,7 +294,7 @@ class DeliveryViewSet(
 
     def filtered(self, deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
         """As the query parameters ask, and without the columns that a list does not show."""
-        parameters = serializers.DeliveryFilterSerializer(data=self.request.query_params)
+        parameters = serializers.DeliveryFilterSerializer(data=self.request.query_params.dict())
         parameters.is_valid(raise_exception=True)
         lookups = dict(parameters.validated_data)
         if "subscription" in lookups:

@@ -26,6 +26,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_q",
     "django_webhooks",
     "shop",
@@ -65,6 +67,16 @@ DATABASES = {
             "init_command": "PRAGMA journal_mode=WAL;",
         },
     }
+}
+
+# The API as OpenAPI, with a page to read and try it; nothing of it comes from elsewhere.
+REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "The shop's webhooks",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
 # Where `receiver_settings` serves the receiver: for a link on the pages, and for `seed`.

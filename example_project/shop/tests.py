@@ -98,3 +98,10 @@ class ShopTests(TestCase):
             "http://127.0.0.1:8001/receiver/",
             fetch_redirect_response=False,
         )
+
+    def test_the_api_is_described_on_a_page_that_loads_nothing_from_elsewhere(self):
+        page = self.client.get("/api/")
+        assert page.status_code == 200
+        assert b"/static/drf_spectacular_sidecar/" in page.content
+        assert b"https://" not in page.content
+        assert b"shop.order.created" in self.client.get("/api/schema/").content
