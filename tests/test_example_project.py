@@ -59,4 +59,4 @@ def test_the_sites_schema_is_valid_and_made_without_a_warning(tmp_path):
         state=tmp_path,
     )
     assert made.returncode == 0, made.stderr
-    assert "\nwebhooks:\n  shop.order.created:" in made.stdout
+    assert "\n  shop.order.created:\n    post:\n" in made.stdout
