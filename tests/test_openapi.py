@@ -22,6 +22,7 @@ from django_webhooks.api import staff_urls, urls
 from django_webhooks.models import Subscription
 from django_webhooks.registry import registry
 from django_webhooks.worker import drain
+from tests import api_reference
 from tests.api import deliver, make
 from tests.receiver import Receiver
 from tests.shop.models import Customer, Item, Order
@@ -207,6 +208,11 @@ def test_conditions_are_described_as_they_are_judged(schema: dict[str, Any]) -> 
         {"field": "a", "op": "in", "value": []},
     ):
         assert not check.is_valid(tree), tree
+
+
+@pytest.mark.once
+def test_the_reference_is_made_from_the_schema(schema: dict[str, Any]) -> None:
+    assert api_reference.PAGE.read_text() == api_reference.page(schema)
 
 
 # Beside what they are by default, these answers are right: an older `If-Match` (412), a body that

@@ -129,11 +129,24 @@ def _require_offered(pattern: str) -> None:
 class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
     """A subscription with its rules; rules that are written replace those there were."""
 
-    headers = HeadersField(required=False)
-    ordered = FlagField(required=False)
-    timeout = NumberField(required=False, allow_null=True, max_value=MAX_TIMEOUT)
+    headers = HeadersField(
+        required=False, help_text=_("Sent with each request. Shown without their values.")
+    )
+    ordered = FlagField(
+        required=False, help_text=_("The events of one object in their order, one at a time.")
+    )
+    timeout = NumberField(
+        required=False,
+        allow_null=True,
+        max_value=MAX_TIMEOUT,
+        help_text=_("Seconds for a whole exchange; null: as the site has it."),
+    )
     max_per_second = NumberField(
-        required=False, allow_null=True, min_value=MIN_PER_SECOND, max_value=MAX_PER_SECOND
+        required=False,
+        allow_null=True,
+        min_value=MIN_PER_SECOND,
+        max_value=MAX_PER_SECOND,
+        help_text=_("Requests; null: no limit."),
     )
     public_keys = serializers.ListField(
         child=serializers.CharField(),
@@ -197,7 +210,10 @@ class NewSubscriptionSerializer(SubscriptionSerializer):
     v1a it signs nothing, and whoever has none can't mistake it for the key.
     """
 
-    secret = serializers.CharField(required=False)
+    secret = serializers.CharField(
+        required=False,
+        help_text=_("What signs: whsec_ and base64 of 24 to 64 bytes. Made, if none is given."),
+    )
 
     class Meta(SubscriptionSerializer.Meta):
         fields = [*SubscriptionSerializer.Meta.fields, "secret"]
@@ -240,14 +256,18 @@ class RotateSecretSerializer(serializers.Serializer[Any]):
         write_only=True,
         help_text=_("Seconds that the secret before still signs, too."),
     )
-    secret = serializers.CharField(read_only=True)
-    previous_expires_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    secret = serializers.CharField(read_only=True, help_text=_("The new one, shown this once."))
+    previous_expires_at = serializers.DateTimeField(
+        read_only=True, allow_null=True, help_text=_("Until when the secret before still signs.")
+    )
 
 
 class RecoverSerializer(serializers.Serializer[Any]):
-    since = MomentField(write_only=True)
-    dry_run = FlagField(default=False, write_only=True)
-    count = serializers.IntegerField(read_only=True)
+    since = MomentField(write_only=True, help_text=_("Of the events that occurred then or later."))
+    dry_run = FlagField(default=False, write_only=True, help_text=_("Only count them."))
+    count = serializers.IntegerField(
+        read_only=True, help_text=_("How many are sent again, or would be.")
+    )
 
 
 class AttemptSerializer(serializers.ModelSerializer[Attempt]):
@@ -298,19 +318,36 @@ class DeliveryFilterSerializer(serializers.Serializer[Any]):
     """The query parameters of the list of deliveries; each `source` is a lookup."""
 
     status = serializers.ChoiceField(choices=Delivery.Status.choices, required=False)
-    subscription = serializers.UUIDField(required=False)
-    event_type = serializers.CharField(source="event__type", required=False)
-    since = MomentField(source="event__occurred_at__gte", required=False)
-    until = MomentField(source="event__occurred_at__lt", required=False)
-    status_code = serializers.IntegerField(min_value=100, max_value=599, required=False)
+    subscription = serializers.UUIDField(required=False, help_text=_("To this subscription."))
+    event_type = serializers.CharField(
+        source="event__type", required=False, help_text=_("Of events of exactly this type.")
+    )
+    since = MomentField(
+        source="event__occurred_at__gte",
+        required=False,
+        help_text=_("Of events that occurred then or later."),
+    )
+    until = MomentField(
+        source="event__occurred_at__lt",
+        required=False,
+        help_text=_("Of events that occurred before."),
+    )
+    status_code = serializers.IntegerField(
+        min_value=100,
+        max_value=599,
+        required=False,
+        help_text=_("Of which an attempt was answered with this HTTP status."),
+    )
 
 
 class EventTypeSerializer(serializers.Serializer[Any]):
-    type = serializers.CharField()
+    type = serializers.CharField(help_text=_("For the `event_type` of a rule."))
     description = serializers.CharField()
     schema = serializers.SerializerMethodField()
     example = serializers.SerializerMethodField()
-    public = serializers.BooleanField()
+    public = serializers.BooleanField(
+        help_text=_("Whether everybody's events are received, and not the own ones alone.")
+    )
 
     def get_example(self, event_type: EventType) -> Any:
         """What is published, as it might be."""
@@ -340,6 +377,6 @@ class EventSerializer(serializers.ModelSerializer[Event]):
 
 
 class PreviewSerializer(serializers.Serializer[Any]):
-    checked = serializers.IntegerField()
-    matched = serializers.IntegerField()
-    events = EventSerializer(many=True)
+    checked = serializers.IntegerField(help_text=_("How many recent events were looked at."))
+    matched = serializers.IntegerField(help_text=_("On how many of them it would have fired."))
+    events = EventSerializer(many=True, help_text=_("The newest of those."))
