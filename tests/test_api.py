@@ -1,5 +1,6 @@
 """The API for customers: what they may do, and that they see nothing but their own."""
 
+import html
 import json
 import re
 import uuid
@@ -10,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -686,7 +688,8 @@ def test_a_delivery_says_what_came_back_in_codes_only(api: APIClient, me: User) 
         ({"status_code": 503}, ["b", "a"]),
         ({"status_code": 204, "status": "succeeded"}, ["a"]),
         ({"status_code": 500}, []),
-        ({"status": "", "status_code": ""}, ["b", "a"]),
+        ({"ordering": "created_at"}, ["a", "b"]),
+        ({"ordering": "-created_at"}, ["b", "a"]),
         ({"owner": "1", "subscription__owner": "1"}, ["b", "a"]),
     ],
 )
@@ -718,6 +721,12 @@ def test_deliveries_of_one_subscription(api: APIClient, me: User) -> None:
     [
         ("status", "no such"),
         ("status", "\0"),
+        ("status", ""),
+        ("until", ""),
+        ("ordering", "id"),
+        ("page_size", "0"),
+        ("page_size", "null"),
+        ("page_size", "9" * 5000),
         ("subscription", "garbage"),
         ("subscription", "9" * 5000),
         ("event_type", "\0"),
@@ -1011,6 +1020,16 @@ def test_the_pages_for_browsers_work(api: APIClient, me: User, method: str) -> N
         answer = getattr(api, method)(path, headers={"accept": "text/html"})
         assert answer.status_code in (200, 405)
         assert answer["content-type"].startswith("text/html")
+
+
+def test_the_page_for_browsers_begins_with_what_can_be_sent(api: APIClient, me: User) -> None:
+    browser = Client()
+    browser.force_login(me)
+    page = browser.get(SUBSCRIPTIONS, headers={"Accept": "text/html"}).content.decode()
+    [area] = re.findall(r'<textarea name="_content"[^>]*>(.*?)</textarea>', page, re.DOTALL)
+    body = json.loads(html.unescape(area))
+    assert api.post(SUBSCRIPTIONS, body).json()["url"]  # the host alone is missing
+    assert api.post(SUBSCRIPTIONS, {**body, "url": URL}).status_code == 201
 
 
 def test_what_no_key_can_read_breaks_no_answer(api: APIClient, me: User, settings: Any) -> None:

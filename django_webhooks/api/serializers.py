@@ -218,6 +218,11 @@ class NewSubscriptionSerializer(SubscriptionSerializer):
     class Meta(SubscriptionSerializer.Meta):
         fields = [*SubscriptionSerializer.Meta.fields, "secret"]
 
+    def get_initial(self) -> Any:
+        """What the page for browsers begins with: a body that lacks a host only."""
+        rule = {"event_type": "*", "conditions": {}}
+        return {"name": "", "url": "https://", "mode": Subscription.Mode.RECURRING, "rules": [rule]}
+
     def to_representation(self, instance: Subscription) -> dict[str, Any]:
         if instance.signature == Subscription.Signature.V1 and _is_new(instance):
             return super().to_representation(instance)
