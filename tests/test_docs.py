@@ -12,20 +12,16 @@ import inspect
 import json
 import os
 import re
-import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import types
 import unittest
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +31,9 @@ from django.core.management import get_commands
 from django.dispatch import Signal
 
 import django_webhooks
-from django_webhooks import checks, exceptions, signals, signing
+from django_webhooks import checks, exceptions, signals
 from django_webhooks.conditions import OPERATORS
 from django_webhooks.conf import OPTIONS
-from django_webhooks.jwks import as_jwk
 from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
 from django_webhooks.registry import ModelWebhook, registry
 from django_webhooks.testing import BEHAVIOURS
@@ -342,28 +337,6 @@ def test_examples_run(page, shop, subscribe):
 
 # Receivers
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-SIGNING_KEY = signing.generate_signing_key()
-BODY = (
-    b'{"type":"shop.order.updated","timestamp":"2026-11-24T10:00:00.000000Z","data":{"object":{}}}'
-)
-
-RECEIVERS = [
-    block
-    for block in BLOCKS
-    if block.page.name == "receive-and-verify.md" and block.title.startswith("receiver")
-]
-
-
-def signed(body: bytes = BODY, id: str = "evt_1", secret: str = SECRET) -> dict[str, str]:
-    now = int(time.time())
-    return {
-        "content-type": "application/json",
-        "webhook-id": id,
-        "webhook-timestamp": str(now),
-        "webhook-signature": signing.sign(secret, id, now, body),
-    }
-
 
 def free_port() -> int:
     with closing(socket.socket()) as probe:
@@ -396,90 +369,6 @@ def running(command: list[str], **options: Any) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def post(port: int, body: bytes, headers: dict[str, str]) -> int:
-    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-        connection.request("POST", "/hook", body, headers)
-        return connection.getresponse().status
-
-
-@pytest.fixture
-def key_set() -> Iterator[str]:
-    """The address at which the public key of SIGNING_KEY is told, as `jwks` does."""
-    content = json.dumps({"keys": [as_jwk(signing.public_key_of(SIGNING_KEY))]}).encode()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/jwks.json"
-        server.shutdown()
-
-
-@pytest.mark.parametrize("block", RECEIVERS, ids=[block.title for block in RECEIVERS])
-def test_receiver_of_the_docs_takes_what_is_signed_and_nothing_else(block, tmp_path, key_set):
-    ours, other = SECRET, SIGNING_KEY
-    if "v1a" in block.title:
-        ours, other = other, ours
-    runner = {".py": sys.executable, ".mjs": shutil.which("node")}[Path(block.title).suffix]
-    if runner is None:
-        pytest.skip("node is not installed")
-    port = free_port()
-    script = tmp_path / block.title
-    script.write_text(block.code.replace("8900", str(port)))
-    env = {**os.environ, "WEBHOOK_SECRET": SECRET, "WEBHOOK_JWKS": key_set}
-    with running(
-        [runner, str(script)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ):
-        until(lambda: is_open(port), "the receiver")
-        headers = signed(secret=ours)
-        assert post(port, BODY, headers) == 204
-        assert post(port, BODY, headers) == 204  # a retry of what it has
-        assert post(port, BODY + b" ", headers) == 400
-        assert post(port, BODY, {**headers, "webhook-signature": "v1,bm8= v1a,bm8="}) == 400
-        assert post(port, BODY, signed(secret=other)) == 400
-        assert post(port, BODY, {**headers, "webhook-timestamp": "1700000000"}) == 400
-        assert post(port, BODY, {"content-type": "application/json"}) == 400
-
-
-def test_django_receiver_of_the_docs(rf, settings, monkeypatch):
-    [block] = [each for each in BLOCKS if each.title == "inbox/views.py"]
-    settings.WEBHOOK_SECRETS = [SECRET]
-    stored: dict[str, dict[str, Any]] = {}
-
-    class Received:
-        """Stands for the page's model, whose table is not here."""
-
-        class objects:
-            @staticmethod
-            def get_or_create(id: str, defaults: dict[str, Any]) -> None:
-                stored.setdefault(id, defaults)
-
-    models = types.ModuleType("inbox.models")
-    models.Received = Received  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "inbox", types.ModuleType("inbox"))
-    monkeypatch.setitem(sys.modules, "inbox.models", models)
-    namespace: dict[str, Any] = {"__name__": "inbox.views", "__package__": "inbox"}
-    exec(block.compile(), namespace)
-
-    def status(body: bytes, headers: dict[str, str]) -> int:
-        request = rf.post("/hook", body, "application/json", headers=headers)
-        return int(namespace["webhook"](request).status_code)
-
-    assert status(BODY + b" ", signed()) == 400
-    assert stored == {}
-    assert status(BODY, signed()) == 204
-    assert status(BODY, signed()) == 204
-    assert stored == {"evt_1": {"type": "shop.order.updated", "data": {"object": {}}}}
-    assert namespace["webhook"](rf.get("/hook")).status_code == 405
 
 
 # The tutorial
