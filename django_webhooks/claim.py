@@ -143,7 +143,7 @@ class Claimer:
         self._claims += 1
         choice = _Choice(self.places, wanted, in_flight, self._served)
         token = uuid.uuid4()
-        ids = on_contention(partial(self._lease, token, choice), self.using)
+        ids = self._lease(token, choice)
         claimed = Claimed(taken=len(ids), wait=choice.wait)
         if ids:
             claimed.deliveries = self._load(ids, token)
@@ -151,25 +151,30 @@ class Claimer:
         return claimed
 
     def _lease(self, token: uuid.UUID, choice: "_Choice") -> list[int]:
-        """The ids of the rows that were taken."""
+        """The ids of the rows that were taken.
+
+        Each statement is repeated by itself where others are in the way: what one has taken must
+        not be forgotten because of the next.
+        """
         rows = Delivery.objects.using(self.using)
         for look in range(1, LOOKS + 1):
-            candidates = self._look(choice, choice.wanted * WINDOW * look)
+            window = choice.wanted * WINDOW * look
+            candidates = on_contention(partial(self._look, choice, window), self.using)
             if look > 1:
                 random.shuffle(candidates)
             chosen = choice.of(candidates)
             if not chosen:
                 return []
             ids = [row.pk for row in chosen]
-            taken = rows.filter(pk__in=ids).lease(token, chosen[0].now + LEASE)
+            lease = partial(rows.filter(pk__in=ids).lease, token, chosen[0].now + LEASE)
+            taken = on_contention(lease, self.using)
             if not taken:
                 continue
             if taken < len(ids):
-                ids = list(rows.filter(pk__in=ids).held_by(token).values_list("pk", flat=True))
-            mine = set(ids)
-            _record_abandoned(
-                [row for row in chosen if row.lease_token and row.pk in mine], rows.db
-            )
+                mine = rows.filter(pk__in=ids).held_by(token).values_list("pk", flat=True)
+                ids = on_contention(partial(list, mine), self.using)
+            abandoned = [row for row in chosen if row.lease_token and row.pk in set(ids)]
+            on_contention(partial(_record_abandoned, abandoned, self.using), self.using)
             return ids
         return []
 

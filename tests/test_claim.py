@@ -1,14 +1,16 @@
 """Which Deliveries are next: due, fair, within limits, and taken by one worker alone."""
 
+import itertools
 import json
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from django_webhooks import delivery, fanout, signals
@@ -46,6 +48,35 @@ def make_due(subscription: Subscription, count: int, age: float = 0) -> None:
 
 def names(deliveries) -> list[str]:
     return [each.subscription.name for each in deliveries]
+
+
+# Contention
+
+
+@contextmanager
+def contention_at(number: int):
+    """The statement of this number, from 0, is told to come again, once."""
+    count = itertools.count()
+
+    def refuse(execute, sql, params, many, context):
+        if next(count) == number:
+            raise OperationalError("database is locked")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(refuse):
+        yield count
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_contention_within_a_claim_forgets_nothing_of_what_was_taken(subscribe, number):
+    make_due(subscribe("*"), 1)
+    Delivery.objects.update(lease_token=uuid4(), attempt_count=1)  # its worker was killed
+    with contention_at(number) as count:
+        (claimed,) = claim()
+    assert next(count) > 4, "look, take and note, and one of them twice"
+    assert Delivery.objects.get().lease_token == claimed.lease_token
+    assert claimed.attempt_count == 2
+    assert Attempt.objects.get().error == "abandoned"
 
 
 # Leases
