@@ -22,15 +22,10 @@ from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.admin.base import FROM_PAGE, PageActionsAdmin
 from django_webhooks.admin.display import badge, moment, two_lines
-from django_webhooks.admin.forms import (
-    EVENT_TYPES_ID,
-    NewSubscriptionForm,
-    RuleForm,
-    SubscriptionForm,
-    known_patterns,
-)
+from django_webhooks.admin.forms import NewSubscriptionForm, SubscriptionForm
+from django_webhooks.admin.rules import RuleInline, RuleViews
 from django_webhooks.encryption import Unreadable
-from django_webhooks.models import Rule, Subscription
+from django_webhooks.models import Subscription
 from django_webhooks.outbox import publish_test
 
 NEW_SECRET = "django_webhooks_new_secret_of"  # noqa: S105
@@ -41,29 +36,7 @@ SHOWN_SENTENCE = 160
 Status = Subscription.Status
 
 
-class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
-    """A rule belongs to its subscription: who may write the one may write the other."""
-
-    model = Rule
-    form = RuleForm
-
-    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
-        return 0 if obj else 1
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _has(request, "view") or _has(request, "change")
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _has(request, "change" if obj else "add")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_add_permission(request, obj)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_add_permission(request, obj)
-
-
-class SubscriptionAdmin(PageActionsAdmin):
+class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     list_display = ["name_and_url", "rule_sentences", "status_badge", "short_mode", "owner"]
     list_filter = ["status", "mode"]
     list_select_related = ["owner"]
@@ -162,12 +135,6 @@ class SubscriptionAdmin(PageActionsAdmin):
         verbs = {Status.ACTIVE: "pause", Status.PAUSED: "resume", Status.DISABLED: "resume"}
         offered = verbs.get(Status(obj.status))
         return [each for each in self.page_actions if each not in {*verbs.values()} - {offered}]
-
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> HttpResponse:
-        context |= {"event_types": known_patterns(), "event_types_id": EVENT_TYPES_ID}
-        return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Subscription, form: Any, change: bool) -> None:
         if change:
@@ -332,7 +299,3 @@ def _old_secret_expires_at(subscription: Subscription) -> str | None:
     if expires_at is None or expires_at.timestamp() <= timezone.now().timestamp():
         return None
     return moment(expires_at)
-
-
-def _has(request: HttpRequest, permission: str) -> bool:
-    return request.user.has_perm(f"django_webhooks.{permission}_subscription")
