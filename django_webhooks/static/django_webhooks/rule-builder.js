@@ -170,14 +170,16 @@
         }
 
         connect(group, connective) {
+            const isSameShape = connective !== "not" && group.connective !== "not";
             if (connective === "not" && group.nodes.length > 1) {
                 group.nodes = [tree.group(group.connective, group.nodes)];
             }
             group.connective = connective;
-            if (group === this.root && connective !== "all") {
-                group.bare = group.bare && group.nodes.length < 2 && connective !== "not";
+            if (isSameShape) {
+                this.changed();
+            } else {
+                this.restructured("", group, "connective");
             }
-            this.restructured("", group, "connective");
         }
 
         /** A group that has become empty goes, and so do those around it that hold nothing else. */
@@ -249,7 +251,7 @@
                 }),
             );
             const made = element(
-                "fieldset", {class: "webhooks-group", "data-connective": group.connective},
+                "fieldset", {class: "webhooks-group"},
                 element("legend", {class: "visually-hidden"}, name),
                 element(
                     "div", {class: "webhooks-head"}, group.nodes.length ? connectives : null,
@@ -279,15 +281,18 @@
             return made;
         }
 
-        /** Draws one condition anew, and leaves the focus where it was. */
-        redraw(node, role) {
+        /** Draws parts of one condition anew. Never the one that has the focus: a list that is
+            searched by typing would forget the letters so far. */
+        redraw(node, ...parts) {
             this.changed();
-            const old = this.places.get(node);
-            const position = old.getAttribute("aria-label").match(/[\d.]+/)[0];
-            const made = this.condition(node, this.depthOf(node), position);
-            old.replaceWith(made);
+            const place = this.places.get(node);
+            const name = place.getAttribute("aria-label");
+            for (const part of parts) {
+                place.querySelector(`:scope > .webhooks-${part}`).replaceWith(
+                    this[`${part}Control`](node, name),
+                );
+            }
             this.mark();
-            made.querySelector(`[data-role="${role}"]`).focus();
         }
 
         fieldControl(node, name) {
@@ -306,7 +311,7 @@
                 });
                 input.addEventListener("change", () => {
                     this.fitOperator(node);
-                    this.redraw(node, "field");
+                    this.redraw(node, "operator", "value");
                 });
                 return element("div", {class: "webhooks-field"}, input);
             }
@@ -322,13 +327,15 @@
                 node.other = made.value === "\0other";
                 node.field = node.other ? "" : made.value;
                 this.fitOperator(node);
-                this.redraw(node, "field");
+                this.redraw(node, "operator", "value");
+                hint.textContent = this.fieldOf(node).help || "";
+                if (node.other) {
+                    this.redraw(node, "field");
+                    this.places.get(node).querySelector('[data-role="field"]').focus();
+                }
             });
-            const {help} = this.fieldOf(node);
-            return element(
-                "div", {class: "webhooks-field"}, made,
-                help ? element("span", {class: "webhooks-hint"}, help) : null,
-            );
+            const hint = element("span", {class: "webhooks-hint"}, this.fieldOf(node).help || "");
+            return element("div", {class: "webhooks-field"}, made, hint);
         }
 
         /** Another field may be of another kind, of which other things are asked. */
@@ -376,7 +383,7 @@
                 const before = this.wayOf(node, all);
                 const keeps = before.takes === way.takes || way.takes !== "list" && before.takes !== "list";
                 this.choose(node, way, keeps && before.takes !== "nothing" ? node.value : undefined);
-                this.redraw(node, "op");
+                this.redraw(node, "value");
             });
             return element("div", {class: "webhooks-operator"}, made);
         }
