@@ -129,6 +129,16 @@ def leaves(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from _leaves(tree, "")
 
 
+def is_comparable(value: Any, kind: Kind) -> bool:
+    """Whether a condition's value can be compared with a field of this kind at all."""
+    return value is None or kind not in _PARSERS or _PARSERS[kind](value) is not None
+
+
+def show_value(value: Any) -> str:
+    """A JSON value as sentences write it."""
+    return _show(value)
+
+
 def operators_for(kind: Kind) -> dict[str, "Operator"]:
     """The operators that make sense for a field of this kind."""
     return {name: each for name, each in OPERATORS.items() if kind in each.suits}
@@ -319,6 +329,11 @@ class Operator:
     """Needs the value before the change."""
     of_moments: tuple[Promise, Promise] | None = None
     """Phrase and negation between dates, where they differ: "is before"."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares the field's whole value with what it takes."""
+        return self.takes not in ("flag", "nothing") and "number" in self.suits
 
     def words(self, *, negated: bool = False, moments: bool = False) -> str:
         phrases = (moments and self.of_moments) or (self.phrase, self.negation)

@@ -119,18 +119,36 @@ def fields_of(event_type: EventType) -> list[Field]:
 
 def doubts(pattern: str, tree: Any) -> list[Doubt]:
     """What in a valid tree can never be true of the events that the pattern names."""
-    types = registry.matching(pattern)
-    described = [{field.path: field.kind for field in fields_of(each)} for each in types]
+    leaves = list(conditions.leaves(tree))
+    types = registry.matching(pattern) if leaves else []
+    fields = [fields_of(each) for each in types]
     found = []
-    for path, leaf in conditions.leaves(tree):
+    for path, leaf in leaves:
         operator = conditions.OPERATORS[leaf["op"]]
         if operator.looks_back and not any(each.action == UPDATED for each in types):
             message = _("“%(op)s” is never known here: %(pattern)s has no value before the change.")
             found.append(Doubt(path, message % {"op": operator.phrase, "pattern": pattern}))
-        if all(described) and not any(_leads_to(leaf["field"], each) for each in described):
+        elif all(fields) and not any(_leads_to(leaf["field"], each) for each in fields):
             message = _("%(pattern)s publishes no field “%(field)s”: this is never known.")
             found.append(Doubt(path, message % {"pattern": pattern, "field": leaf["field"]}))
+        elif operator.compares:
+            known = [field for each in fields for field in each if field.path == leaf["field"]]
+            found += [Doubt(path, message) for message in _misfits(leaf, known)]
     return found
+
+
+def _misfits(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
+    """What is said of values that none of the fields can have."""
+    value = leaf["value"]
+    for each in (value if isinstance(value, list) else [value]) if known else []:
+        words = {"field": leaf["field"], "value": conditions.show_value(each)}
+        if not any(conditions.is_comparable(each, field.kind) for field in known):
+            yield _("%(field)s can't be compared with %(value)s: this is never known.") % words
+        elif each is not None and all(field.choices for field in known):
+            choices = {str(choice): choice for field in known for choice in field.choices}
+            if str(each) not in choices:
+                words["choices"] = ", ".join(map(conditions.show_value, choices.values()))
+                yield _("%(field)s is never %(value)s, only one of %(choices)s.") % words
 
 
 def _patterns() -> list[str]:
@@ -217,11 +235,11 @@ def _schema_of(example: Any) -> dict[str, Any]:
     return {"type": "array"} if isinstance(example, list) else {}
 
 
-def _leads_to(path: str, fields: Mapping[str, Kind]) -> bool:
+def _leads_to(path: str, fields: Iterable[Field]) -> bool:
     """Whether something is published at `path`: a field, what holds one, or the inside of one."""
     return any(
-        path == known
-        or known.startswith(f"{path}.")
-        or (path.startswith(f"{known}.") and kind in OPEN_KINDS)
-        for known, kind in fields.items()
+        path == each.path
+        or each.path.startswith(f"{path}.")
+        or (path.startswith(f"{each.path}.") and each.kind in OPEN_KINDS)
+        for each in fields
     )

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.admin import display
 from django_webhooks.admin.base import EventTypeFilter, ReadOnlyAdmin
+from django_webhooks.admin.why import how_it_matched
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import redeliver
 
@@ -129,6 +130,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
                     "event",
                     "subscription",
                     "matched",
+                    "how_it_matched",
                     "attempt_count",
                     "next_attempt",
                     "completed_at",
@@ -138,7 +140,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             },
         ),
     ]
-    readonly_fields = ["status_badge", "next_attempt", "payload"]
+    readonly_fields = ["status_badge", "how_it_matched", "next_attempt", "payload"]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         rows = super().get_queryset(request).select_related("event", "subscription")
@@ -185,6 +187,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("completed"), ordering="completed_at")
     def completed_short(self, delivery: Delivery) -> str:
         return display.short_moment(delivery.completed_at)
+
+    @admin.display(description=_("how it matched"))
+    def how_it_matched(self, delivery: Delivery) -> str:
+        return how_it_matched(delivery) if delivery.matched else "-"
 
     @admin.display(description=_("payload"))
     def payload(self, delivery: Delivery) -> SafeString:
