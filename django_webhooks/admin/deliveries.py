@@ -100,6 +100,9 @@ class AttemptInline(admin.StackedInline):  # type: ignore[type-arg]
 
 
 class DeliveryAdmin(ReadOnlyAdmin):
+    class Media:
+        css = {"all": ["django_webhooks/rules.css"]}
+
     list_display = [
         "event_type",
         "subscription_text",

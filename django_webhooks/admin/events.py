@@ -20,6 +20,9 @@ SHOWN_DELIVERIES = 50
 
 
 class EventAdmin(ReadOnlyAdmin):
+    class Media:
+        css = {"all": ["django_webhooks/rules.css"]}
+
     list_display = ["type_and_id", "about", "whose", "occurred_at", "problem"]
     list_filter = [EventTypeFilter, "occurred_at", ("error", admin.EmptyFieldListFilter)]
     search_fields = ["id__exact", "subject_id__exact"]
