@@ -1,6 +1,6 @@
 """Events: what happened, to whom it was delivered, and for each rule why it fired or did not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,14 @@ from django.utils.translation import gettext_lazy as _
 
 from django_webhooks import fanout
 from django_webhooks.admin import display
-from django_webhooks.admin.base import EventTypeFilter, ReadOnlyAdmin
+from django_webhooks.admin.base import (
+    FOUND_EVENTS,
+    SEARCH_HELP,
+    EventTypeFilter,
+    ReadOnlyAdmin,
+    find_events,
+    subject_url,
+)
 from django_webhooks.conditions import Verdict
 from django_webhooks.models import Event, Rule, Subscription
 from django_webhooks.registry import TEST_EVENT, patterns_of
@@ -39,30 +46,52 @@ class Why:
 
 
 class EventAdmin(ReadOnlyAdmin):
-    list_display = ["type_and_id", "about", "whose", "occurred_at", "problem"]
+    list_display = ["type_and_id", "about", "whose", "occurred", "problem"]
     list_filter = [EventTypeFilter, "occurred_at", ("error", admin.EmptyFieldListFilter)]
-    search_fields = ["id__exact", "subject_id__exact"]
-    search_help_text = _("The id of an event or of an object.")
+    sortable_by = ("occurred",)  # no index would help with the others
+    search_fields = ["id__exact"]
+    search_help_text = SEARCH_HELP
     actions = None
-    readonly_fields = ["about", "whose", "pretty_data", "pretty_previous"]
+    readonly_fields = ["about", "whose", "occurred", "fanned_out", "pretty_data", "pretty_previous"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # The join answers None for an owner who is gone, where a lookup would raise.
         rows = super().get_queryset(request).select_related("owner")
         return rows.defer("body", "data", "previous")
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        found = find_events(term).values_list("pk", flat=True)[:FOUND_EVENTS]
+        return queryset.filter(pk__in=list(found)), False
+
+    def get_page_links(self, request: HttpRequest, obj: Event) -> Sequence[tuple[str, str]]:
+        url = subject_url(self.admin_site, request, obj)
+        return [(url, display.subject(obj))] if url else []
+
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         trouble = ["error"] if obj and obj.error else []
-        shown = ["id", "type", *trouble, "about", "whose", "occurred_at", "fanned_out_at", "hops"]
+        shown = ["id", "type", *trouble, "about", "whose", "occurred", "fanned_out", "hops"]
         return [(None, {"fields": [*shown, "pretty_data", "pretty_previous"]})]
 
-    @admin.display(description=_("type"), ordering="type")
+    @admin.display(description=_("type"))
     def type_and_id(self, event: Event) -> SafeString:
         return display.two_lines(event.type, event.pk)
 
     @admin.display(description=_("subject"))
     def about(self, event: Event) -> str:
-        return f"{event.subject_type} {event.subject_id}".strip() or "-"
+        return display.subject(event) or "-"
+
+    @admin.display(description=_("occurred"), ordering="occurred_at")
+    def occurred(self, event: Event) -> str:
+        return display.moment(event.occurred_at)
+
+    @admin.display(description=_("fanned out"))
+    def fanned_out(self, event: Event) -> str:
+        return display.moment(event.fanned_out_at)
 
     @admin.display(description=_("owner"))
     def whose(self, event: Event) -> str:

@@ -132,8 +132,24 @@ class NewSubscriptionForm(SubscriptionForm):
             try:
                 self.instance.secret = secret
             except ValidationError as error:
-                raise ValidationError(error.messages) from error
+                raise ValidationError(
+                    _(
+                        "A secret starts with whsec_, and base64 of 24 to 64 bytes follows. Leave "
+                        "it empty, and a new one is generated."
+                    )
+                ) from error
         return secret
+
+
+class RecoverForm(forms.Form):
+    """Since when what has failed is to be sent again."""
+
+    since = forms.DateTimeField(
+        label=_("Of events since"),
+        widget=forms.DateTimeInput(
+            format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local", "class": "vTextField"}
+        ),
+    )
 
 
 class RuleForm(ModelErrorsForm):
