@@ -94,7 +94,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows[:MOST_ROWS].count())
+        return int(rows.order_by()[:MOST_ROWS].count())
 
 
 class ReadOnlyAdmin(PageActionsAdmin):
