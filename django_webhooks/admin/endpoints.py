@@ -61,11 +61,11 @@ def of(site: Any, request: HttpRequest, subscription: Subscription) -> EndpointH
             f"{attempts}, {week}",
             "failed" if rate is not None and rate < 1 / 2 else "",
         ),
-        Tile(gettext("Median"), display.duration(sample.duration(50)), gettext("of a request")),
+        Tile(gettext("Median"), display.duration(sample.duration(50)), gettext("per request")),
         Tile(
             gettext("95th percentile"),
             display.duration(sample.duration(95)),
-            gettext("no slower were 95 of 100"),
+            gettext("95 of 100 are no slower"),
         ),
         Tile(gettext("Waiting"), display.count(backlog.count, MOST_WAITING), oldest or ""),
         Tile(
@@ -88,7 +88,7 @@ def status_and_trouble(subscription: Subscription) -> SafeString:
     if subscription.status == Status.DISABLED:
         reason = Truncator(subscription.disabled_reason).chars(SHOWN_REASON)
     elif subscription.failing_since:
-        reason = gettext("since %s") % display.plain_moment(subscription.failing_since)
+        reason = gettext("for %s") % display.span(timezone.now() - subscription.failing_since)
     return display.two_lines(_badges(subscription), reason)
 
 

@@ -142,11 +142,11 @@ def _tiles(day: Sample, now: datetime) -> list[Tile]:
             ngettext("%d attempt failed", "%d attempts failed", day.failed) % day.failed,
             "failed" if failure_rate and failure_rate >= 1 / 2 else "",
         ),
-        Tile(gettext("Median"), display.duration(day.duration(50)), gettext("of a request")),
+        Tile(gettext("Median"), display.duration(day.duration(50)), gettext("per request")),
         Tile(
             gettext("95th percentile"),
             display.duration(day.duration(95)),
-            gettext("no slower were 95 of 100"),
+            gettext("95 of 100 are no slower"),
         ),
     ]
 
