@@ -5,6 +5,7 @@ that the documentation shows into `docs/images/`, too. The history is made up, a
 time but for its moments. Needs a Chromium (`CHROMIUM=…` names another executable) and Playwright.
 """
 
+import json
 import os
 import random
 import shutil
@@ -41,9 +42,11 @@ from django.test import Client  # noqa: E402
 from django.urls import reverse  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
+from shop.models import Order  # noqa: E402
 
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch  # noqa: E402
-from shop.models import Order  # noqa: E402
+
+EVENT_TYPE = "shop.order_placed"
 
 WIDTHS = {"wide": 1280, "narrow": 375}
 THEMES = ("light", "dark")
@@ -94,7 +97,7 @@ def site() -> Iterator[str]:
     try:
         for _ in range(100):
             try:
-                urllib.request.urlopen(f"{url}/admin/login/", timeout=5)  # noqa: S310
+                urllib.request.urlopen(f"{url}/admin/login/", timeout=5)
                 break
             except OSError:
                 time.sleep(0.1)
@@ -200,13 +203,11 @@ class Made:
     def __init__(self, subscription: Subscription, number: int, at: Any, chance: Any) -> None:
         self.chance, self.at = chance, at
         order = Order(pk=number + 1, number=f"A-{1000 + number}")
-        body = (
-            '{"type":"shop.order_placed","timestamp":"%s","data":{"number":"%s","status":"paid",'
-            '"total":"%d.90","customer":{"id":1,"name":"Ada Lovelace"}}}'
-        ) % (at.isoformat(), order.number, chance.randint(9, 300))
-        self.event = Event(type="shop.order_placed", body=body, occurred_at=at, fanned_out_at=at)
+        data = {"number": order.number, "status": "paid", "total": f"{chance.randint(9, 300)}.90"}
+        body = json.dumps({"type": EVENT_TYPE, "timestamp": at.isoformat(), "data": data})
+        self.event = Event(type=EVENT_TYPE, body=body, occurred_at=at, fanned_out_at=at)
         self.event.subject = order
-        self.event.data = {"number": order.number, "status": "paid"}
+        self.event.data = data
         self.event.save()
         self.delivery = Delivery.objects.create(
             event=self.event,
