@@ -120,6 +120,9 @@ class SubscriptionAdmin(PageActionsAdmin):
     page_actions = ("send_test", "pause", "resume", "rotate_secret", "recover", "cancel_waiting")
     actions = page_actions
 
+    class Media:
+        js = ["django_webhooks/labels.js"]
+
     def get_urls(self) -> list[Any]:
         view = overview.make_view(self.admin_site)
         return [path("overview/", view, name=OVERVIEW), *super().get_urls()]
