@@ -24,6 +24,7 @@ bench: .venv-test/ready ## Run the benchmarks, on SQLite or DATABASE_URL=…; ea
 	.venv-test/bin/python -m tests.benchmarks.fan_out
 	.venv-test/bin/python -m tests.benchmarks.fairness
 	.venv-test/bin/python -m tests.benchmarks.hostile
+	.venv-test/bin/python -m tests.benchmarks.admin
 
 screenshots: .venv-test/ready ## Take pictures of the admin's pages, into build/screenshots/ and docs/images/.
 	cd example_project && ../.venv-test/bin/python screenshots.py

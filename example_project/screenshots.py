@@ -5,6 +5,7 @@ that the documentation shows into `docs/images/`, too. The history is made up, a
 time but for its moments. Needs a Chromium (`CHROMIUM=…` names another executable) and Playwright.
 """
 
+import io
 import json
 import os
 import random
@@ -75,7 +76,7 @@ def main() -> None:
             staff = User.objects.create_superuser("staff")
             take(browser, url, staff, "empty", empty_pages())
             User.objects.all().delete()
-            call_command("seed", hook="http://127.0.0.1:8001/receiver/hook/", verbosity=0)
+            call_command("seed", hook="http://127.0.0.1:8001/receiver/hook/", stdout=io.StringIO())
             staff = User.objects.get(username="admin")
             take(browser, url, staff, "full", full_pages())
             browser.close()

@@ -146,7 +146,9 @@ def test_recovery_begins_before_the_endpoint_failed(admin_client, subscription, 
     )
 
 
-@pytest.mark.parametrize("typed", ["", "yesterday", "0000-00-00T00:00"])
+@pytest.mark.parametrize(
+    "typed", ["", "yesterday", "0000-00-00T00:00", "0001-01-01T00:00", "9999-12-31T23:59"]
+)
 def test_no_moment_recovers_nothing(admin_client, subscription, deliver, typed):
     deliver("failed")
     more = {"since": typed, "confirmed": "1"}
@@ -383,6 +385,27 @@ def test_of_a_very_common_type_the_newest_count_and_time_moves_them(
     assert found(admin_client, query) == [newest.pk, newer.pk]
     before = (timezone.now() - 5 * HOUR).isoformat().replace("+", "%2B")
     assert found(admin_client, f"{query}&event__occurred_at__lt={before}") == [old.pk, oldest.pk]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?error=%00",
+        "?event_type=%00",
+        "?event_type=shop.order.updated&event__occurred_at__gte=nonsense",
+        "?event_type=shop.order.updated&event__occurred_at__gte=0001-01-01",
+        "?q=%00",
+        "?q=shop.order:%F0%9F%98%80",
+        "?status__exact=nonsense",
+        "?subscription__id__exact=nonsense",
+        "?p=-1",
+    ],
+)
+def test_an_address_typed_by_hand_breaks_no_list(admin_client, deliver, query):
+    deliver("failed")
+    for name in ("delivery", "event"):
+        response = admin_client.get(page(f"{name}_changelist") + query, follow=True)
+        assert response.status_code == 200
 
 
 def test_a_row_of_the_list_tells_its_subject_event_and_second(admin_client, deliver):

@@ -119,7 +119,6 @@ class EventTypeFilter(admin.SimpleListFilter):
 
     title = _("event type")
     parameter_name = "event_type"
-    lookup = "type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         known = [each.type for each in registry.types]
@@ -129,7 +128,7 @@ class EventTypeFilter(admin.SimpleListFilter):
         self, request: HttpRequest, queryset: models.QuerySet[Any]
     ) -> models.QuerySet[Any]:
         value = self.value()
-        return queryset.filter(**{self.lookup: value}) if value else queryset
+        return queryset.filter(type=printable(value)) if value else queryset
 
 
 # Where things are, for whom
@@ -168,6 +167,11 @@ def subject_url(site: Any, request: HttpRequest, event: Event) -> str:
 
 
 # How events are found
+
+
+def printable(value: str) -> str:
+    """A value of the address, without what PostgreSQL takes in no text: NUL."""
+    return value.replace("\0", "�")
 
 
 FOUND_EVENTS = 1000

@@ -12,6 +12,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
@@ -30,6 +32,7 @@ from django_webhooks.admin.base import (
     ReadOnlyAdmin,
     find_events,
     has_any,
+    printable,
     subject_url,
 )
 from django_webhooks.admin.mends import Explanation, explain
@@ -61,12 +64,15 @@ class DeliveryEventTypeFilter(EventTypeFilter):
         value = self.value()
         if not value:
             return queryset
-        events = Event.objects.using(queryset.db).filter(type=value)
+        events = Event.objects.using(queryset.db).filter(type=printable(value))
         for limit in ("gte", "lt"):  # as the filter by time has them
             if moment := request.GET.get(f"event__occurred_at__{limit}"):
-                events = events.filter(**{f"occurred_at__{limit}": moment})
+                try:
+                    events = events.filter(**{f"occurred_at__{limit}": moment})
+                except (ValueError, ValidationError) as error:
+                    raise IncorrectLookupParameters(error) from error
         moments = events.order_by("-occurred_at").values_list("occurred_at", flat=True)
-        found = queryset.filter(event__type=value)
+        found = queryset.filter(event__type=printable(value))
         oldest = list(moments[MOST_ROWS : MOST_ROWS + 1])
         return found.filter(event__occurred_at__gt=oldest[0]) if oldest else found
 
@@ -95,7 +101,7 @@ class ErrorFilter(admin.SimpleListFilter):
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Any]
     ) -> models.QuerySet[Any]:
-        value = self.value()
+        value = printable(self.value() or "")
         if not value:
             return queryset
         same = models.Q(reason=value) | models.Q(reason__startswith=f"{value}: ")

@@ -1,6 +1,7 @@
 """The forms behind the subscription page. The models judge; the forms read what was typed."""
 
 import json
+from datetime import MAXYEAR, datetime
 from typing import Any
 
 from django import forms
@@ -14,6 +15,8 @@ from django_webhooks.registry import patterns_of, registry
 
 EVENT_TYPES_ID = "webhooks-event-types"
 """The one `<datalist>` that every event type input of the page points to."""
+
+FIRST_YEAR = 2000
 
 MAX_JSON_LENGTH = 200_000
 
@@ -150,6 +153,12 @@ class RecoverForm(forms.Form):
             format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local", "class": "vTextField"}
         ),
     )
+
+    def clean_since(self) -> datetime:
+        since: datetime = self.cleaned_data["since"]
+        if not FIRST_YEAR <= since.year < MAXYEAR:  # a zone may move others out of the calendar
+            raise ValidationError(_("Enter a moment in the life of this site."))
+        return since
 
 
 class RuleForm(ModelErrorsForm):
