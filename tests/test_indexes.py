@@ -148,7 +148,6 @@ def test_lists_of_deliveries_are_answered_by_indexes(large, settings):
         admin,
         f"{admin}?status__exact=pending",
         f"{admin}?subscription__id__exact={busy.pk}",
-        f"{admin}?event_type=shop.order.updated",
         f"{admin}?q=evt_{7:032}",
         f"{admin}?q=shop.order:1",
         f"{admin}?q=//0.example",

@@ -17,7 +17,6 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator, format_lazy
 from django.utils.translation import gettext, ngettext
@@ -113,7 +112,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
         "event_text",
         "status_and_reason",
         "subscription_text",
-        "attempt_count",
         "occurred",
         "next_or_completed",
     ]
@@ -189,9 +187,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("event"))
     def event_text(self, delivery: Delivery) -> SafeString:
         event = delivery.event
-        lines = filter(None, [display.subject(event), event.pk])
-        quiet = format_html_join("", '<span class="webhooks-quiet">{}</span>', zip(lines))
-        return format_html("{} {}", event.type, quiet)
+        about = display.two_lines(event.type, display.subject(event))
+        return display.two_lines(about, event.pk)
 
     @admin.display(description=_("subscription"))
     def subscription_text(self, delivery: Delivery) -> str:
@@ -200,7 +197,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("status"))
     def status_and_reason(self, delivery: Delivery) -> SafeString:
         reason = Truncator(delivery.reason).chars(SHOWN_REASON)
-        return display.two_lines(self.status_badge(delivery), reason)
+        count = delivery.attempt_count
+        attempts = ngettext("%d attempt", "%d attempts", count) % count if count != 1 else ""
+        quiet = ", ".join(filter(None, [reason, attempts]))
+        return display.two_lines(self.status_badge(delivery), quiet)
 
     @admin.display(description=_("occurred"))
     def occurred(self, delivery: Delivery) -> str:

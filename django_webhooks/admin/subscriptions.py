@@ -102,7 +102,6 @@ class SubscriptionAdmin(PageActionsAdmin):
         "status_and_trouble",
         "last_deliveries",
         "rule_sentences",
-        "short_mode",
         "owner",
     ]
     list_filter = ["status", EndpointFilter, "mode"]
@@ -138,11 +137,9 @@ class SubscriptionAdmin(PageActionsAdmin):
 
     @admin.display(description=_("subscription"), ordering="name")
     def name_and_url(self, subscription: Subscription) -> SafeString:
-        return two_lines(subscription, subscription.url if subscription.name else "")
-
-    @admin.display(description=_("mode"), ordering="mode")
-    def short_mode(self, subscription: Subscription) -> str:
-        return str(subscription.get_mode_display()).partition(":")[0]
+        named = two_lines(subscription, subscription.url if subscription.name else "")
+        is_usual = subscription.mode == Subscription.Mode.RECURRING
+        return two_lines(named, "" if is_usual else subscription.get_mode_display())
 
     @admin.display(description=_("status"), ordering="status")
     def status_and_trouble(self, subscription: Subscription) -> SafeString:
