@@ -181,7 +181,7 @@ def make_history() -> None:
     )
     failing_since = now - timedelta(hours=9)
     for number in range(420):
-        ago = timedelta(hours=(419 - number) * 168 / 420)
+        ago = timedelta(hours=(420 - number) * 168 / 420)
         for subscription in (dashboard, warehouse):
             fails = subscription == warehouse and now - ago > failing_since
             history = Made(subscription, number, now - ago, chance)
