@@ -129,7 +129,7 @@ def take(browser: Browser, url: str, user: User, state: str, pages: dict[str, An
                 file = ALL / f"{name}-{state}-{theme}-{width}.png"
                 page.screenshot(path=file, full_page=name not in LISTS)
                 if documented := DOCUMENTED.get((name, state, theme, width)):
-                    shutil.copy(file, IN_DOCS / documented)
+                    page.screenshot(path=IN_DOCS / documented, full_page=name == "delivery")
             context.close()
 
 
