@@ -35,6 +35,7 @@ from django_webhooks.admin.base import (
     subject_url,
 )
 from django_webhooks.admin.mends import Explanation, explain
+from django_webhooks.admin.why import how_it_matched
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import redeliver
 
@@ -141,13 +142,14 @@ class DeliveryAdmin(ReadOnlyAdmin):
                     "subject",
                     "subscription",
                     "matched",
+                    "how_it_matched",
                     "attempt_count",
                     "next_attempt",
                 ]
             },
         ),
     ]
-    readonly_fields = ["status_badge", "why_so", "subject", "next_attempt"]
+    readonly_fields = ["status_badge", "why_so", "subject", "how_it_matched", "next_attempt"]
 
     class Media:
         js = ["django_webhooks/copy.js"]
@@ -235,6 +237,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def get_page_actions(self, request: HttpRequest, obj: Delivery) -> Sequence[str]:
         return self.page_actions if obj.subscription_id and not obj.lease_token else []
+
+    @admin.display(description=_("how it matched"))
+    def how_it_matched(self, delivery: Delivery) -> str:
+        return how_it_matched(delivery) if delivery.matched else "-"
 
     def get_page_links(self, request: HttpRequest, obj: Delivery) -> Sequence[tuple[str, str]]:
         url = subject_url(self.admin_site, request, obj.event)

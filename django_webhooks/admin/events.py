@@ -1,18 +1,16 @@
 """Events: what happened, to whom it was delivered, and for each rule why it fired or did not."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks import fanout
 from django_webhooks.admin import display
 from django_webhooks.admin.base import (
     FOUND_EVENTS,
@@ -22,27 +20,11 @@ from django_webhooks.admin.base import (
     find_events,
     subject_url,
 )
-from django_webhooks.conditions import Verdict
-from django_webhooks.models import Event, Rule, Subscription
-from django_webhooks.registry import TEST_EVENT, patterns_of
+from django_webhooks.admin.why import SHOWN_RULES, why
+from django_webhooks.models import Event
+from django_webhooks.registry import TEST_EVENT
 
-SHOWN_RULES = 50
 SHOWN_DELIVERIES = 50
-
-
-@dataclass(frozen=True)
-class Why:
-    """A row of the table: a rule, and the verdict on each of its conditions."""
-
-    explanation: fanout.Explanation
-    conditions: list[Verdict]
-
-    @property
-    def reason(self) -> str:
-        """What the list of conditions does not say already."""
-        verdict = self.explanation.verdict
-        told = verdict is not None and self.explanation.reason == verdict.sentence
-        return "" if self.conditions and told else self.explanation.reason
 
 
 class EventAdmin(ReadOnlyAdmin):
@@ -118,8 +100,10 @@ class EventAdmin(ReadOnlyAdmin):
         event = context["original"]
         deliveries = event.deliveries.select_related("subscription")
         found = list(deliveries[: SHOWN_DELIVERIES + 1])
-        reasons = why(event)
+        may_see_rules = self._may_see_rules(request)
+        reasons = why(event) if may_see_rules else []
         context |= {
+            "may_see_rules": may_see_rules,
             "is_test": event.type == TEST_EVENT,
             "deliveries": [
                 (each, display.badge(each.status, each.get_status_display()))
@@ -132,32 +116,7 @@ class EventAdmin(ReadOnlyAdmin):
         }
         return super().render_change_form(request, context, *args, **kwargs)
 
-
-def why(event: Event) -> list[Why]:
-    """For each rule, those that listen to this type first; at most a few more than are shown."""
-    if event.type == TEST_EVENT:  # it goes past the rules
-        return []
-    rules = Rule.objects.using(event._state.db).filter(subscription=OuterRef("pk"))
-    listening = rules.filter(event_type__in=patterns_of(event.type))
-    subscriptions = (
-        Subscription.objects.using(event._state.db)
-        .filter(Exists(rules))
-        .annotate(listens=Exists(listening))
-        .order_by("-listens", "-created_at")[: SHOWN_RULES + 1]
-    )
-    found: list[Why] = []
-    for subscription in subscriptions:
-        for each in fanout.explain(event, subscription):
-            found.append(Why(each, list(_leaves(each.verdict)) if each.verdict else []))
-        if len(found) > SHOWN_RULES:
-            break
-    return found
-
-
-def _leaves(verdict: Verdict) -> Iterator[Verdict]:
-    """The conditions of a group; nothing for a tree without groups, whose reason says it all."""
-    for child in verdict.children:
-        if child.children:
-            yield from _leaves(child)
-        else:
-            yield child
+    def _may_see_rules(self, request: HttpRequest) -> bool:
+        """Subscriptions and their rules are not for everyone who may see what happened."""
+        names = ("view_subscription", "change_subscription")
+        return any(request.user.has_perm(f"django_webhooks.{name}") for name in names)

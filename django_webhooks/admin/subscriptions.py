@@ -25,16 +25,10 @@ from django.utils.translation import gettext_lazy as _
 from django_webhooks.admin import endpoints, overview
 from django_webhooks.admin.base import FROM_PAGE, OVERVIEW, PageActionsAdmin, has_any
 from django_webhooks.admin.display import age, count, moment, plain_moment, two_lines
-from django_webhooks.admin.forms import (
-    EVENT_TYPES_ID,
-    NewSubscriptionForm,
-    RecoverForm,
-    RuleForm,
-    SubscriptionForm,
-    known_patterns,
-)
+from django_webhooks.admin.forms import NewSubscriptionForm, RecoverForm, SubscriptionForm
+from django_webhooks.admin.rules import RuleInline, RuleViews
 from django_webhooks.encryption import Unreadable
-from django_webhooks.models import Delivery, Rule, Subscription
+from django_webhooks.models import Delivery, Subscription
 from django_webhooks.outbox import (
     cancel_waiting,
     failed_since,
@@ -57,28 +51,6 @@ SHOWN_SENTENCE = 160
 Status = Subscription.Status
 
 
-class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
-    """A rule belongs to its subscription: who may write the one may write the other."""
-
-    model = Rule
-    form = RuleForm
-
-    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
-        return 0 if obj else 1
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _has(request, "view") or _has(request, "change")
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _has(request, "change" if obj else "add")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_add_permission(request, obj)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_add_permission(request, obj)
-
-
 class EndpointFilter(admin.SimpleListFilter):
     """By what the endpoint did when it was last called."""
 
@@ -96,7 +68,7 @@ class EndpointFilter(admin.SimpleListFilter):
         return queryset.filter(failing_since__isnull=self.value() == "well")
 
 
-class SubscriptionAdmin(PageActionsAdmin):
+class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     list_display = [
         "name_and_url",
         "status_and_trouble",
@@ -249,7 +221,6 @@ class SubscriptionAdmin(PageActionsAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        context |= {"event_types": known_patterns(), "event_types_id": EVENT_TYPES_ID}
         if context["original"] is not None:
             context["health"] = endpoints.of(self.admin_site, request, context["original"])
         return super().render_change_form(request, context, *args, **kwargs)
@@ -508,7 +479,3 @@ def _old_secret_expires_at(subscription: Subscription) -> str | None:
     if expires_at is None or expires_at.timestamp() <= timezone.now().timestamp():
         return None
     return plain_moment(expires_at)
-
-
-def _has(request: HttpRequest, permission: str) -> bool:
-    return request.user.has_perm(f"django_webhooks.{permission}_subscription")

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 HERE = Path(__file__).parent
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT = 10_000
-WIDE, NARROW = 1280, 375
+WIDE, NARROW, HEIGHT = 1280, 375, 900
 
 DJANGOS_OWN = [".breadcrumbs", "#changelist-search", "#changelist-filter", ".paginator"]
 """What axe finds in these, every page of Django's admin has; it is not ours to mend."""
@@ -69,10 +69,13 @@ def open_page(browser: Browser, live_server: Any) -> Iterator[Callable[..., Page
     """
     contexts, complaints = [], []
 
-    def opened(user: User, *, width: int = WIDE, height: int = 900, theme: Any = "light") -> Page:
+    def opened(
+        user: User, *, width: int = WIDE, theme: Any = "light", java_script_enabled: bool = True
+    ) -> Page:
         context = browser.new_context(
             base_url=live_server.url,
-            viewport={"width": width, "height": height},
+            viewport={"width": width, "height": HEIGHT},
+            java_script_enabled=java_script_enabled,
             color_scheme=theme,
             locale="en-GB",
             reduced_motion="reduce",
