@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import MAXYEAR, datetime
 from typing import Any
 
 from django import forms
@@ -15,6 +16,8 @@ from django_webhooks.admin.catalogue import Doubt, doubts, pattern_choices
 from django_webhooks.conditions import validate
 from django_webhooks.exceptions import ConditionError
 from django_webhooks.models import Rule, Subscription
+
+FIRST_YEAR = 2000
 
 MAX_JSON_LENGTH = 200_000
 
@@ -133,8 +136,30 @@ class NewSubscriptionForm(SubscriptionForm):
             try:
                 self.instance.secret = secret
             except ValidationError as error:
-                raise ValidationError(error.messages) from error
+                raise ValidationError(
+                    _(
+                        "A secret starts with whsec_, and base64 of 24 to 64 bytes follows. Leave "
+                        "it empty, and a new one is generated."
+                    )
+                ) from error
         return secret
+
+
+class RecoverForm(forms.Form):
+    """Since when what has failed is to be sent again."""
+
+    since = forms.DateTimeField(
+        label=_("Of events since"),
+        widget=forms.DateTimeInput(
+            format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local", "class": "vTextField"}
+        ),
+    )
+
+    def clean_since(self) -> datetime:
+        since: datetime = self.cleaned_data["since"]
+        if not FIRST_YEAR <= since.year < MAXYEAR:  # a zone may move others out of the calendar
+            raise ValidationError(_("Enter a moment in the life of this site."))
+        return since
 
 
 class EventTypeSelect(forms.Select):
