@@ -8,10 +8,10 @@ AUDIT = --strict --progress-spinner off --timeout 15
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench chaos lint audit advisories migrations tox dist clean
+.PHONY: help demo test bench screenshots chaos lint audit advisories migrations tox dist clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: .venv-demo/ready ## Run the example: shop, cluster, receiver. ONCE=1 stops after the arrival; RECEIVER_URL=… sends elsewhere.
 	@.venv-demo/bin/python example_project/demo.py $(if $(filter-out 0,$(ONCE)),--once) \
@@ -24,6 +24,10 @@ bench: .venv-test/ready ## Run the benchmarks, on SQLite or DATABASE_URL=…; ea
 	.venv-test/bin/python -m tests.benchmarks.fan_out
 	.venv-test/bin/python -m tests.benchmarks.fairness
 	.venv-test/bin/python -m tests.benchmarks.hostile
+	.venv-test/bin/python -m tests.benchmarks.admin
+
+screenshots: .venv-test/ready ## Take pictures of the admin's pages, into build/screenshots/ and docs/images/.
+	cd example_project && ../.venv-test/bin/python screenshots.py
 
 chaos: .venv-test/ready ## Kill workers while orders are saved, then judge: SECONDS=60 SEED=7 ENGINE=loop DATABASE_URL=…, ARGS=….
 	.venv-test/bin/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \

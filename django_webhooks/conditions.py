@@ -10,7 +10,7 @@ words for people (`describe`, `explain`). The logic is Kleene's: a leaf is true,
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
@@ -100,7 +100,7 @@ def validate(tree: Any) -> None:
     """
     if not _is_always(tree):
         _validate(tree, "", 1, 0)
-        if sum(op == "matches" for op in _operators(tree)) > MAX_PATTERNS:
+        if sum(leaf["op"] == "matches" for _path, leaf in leaves(tree)) > MAX_PATTERNS:
             raise ConditionError(
                 "", _("more than %d regular expressions: join some with |") % MAX_PATTERNS
             )
@@ -116,6 +116,32 @@ def explain(tree: Any, facts: Facts) -> Verdict:
     if _is_always(tree):
         return Verdict(True, "", _("always"), _("there are no conditions"))
     return _explain(tree, facts, "", 1)
+
+
+def distance(tree: Any, facts: Facts) -> int:
+    """How few conditions would have to come out otherwise for the tree to hold; 0: it holds."""
+    return 0 if _is_always(tree) else _distance(tree, facts, True, 1)
+
+
+def leaves(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The conditions of a tree that is valid, each with its path."""
+    if not _is_always(tree):
+        yield from _leaves(tree, "")
+
+
+def is_comparable(value: Any, kind: Kind) -> bool:
+    """Whether a condition's value can be compared with a field of this kind at all."""
+    return value is None or kind not in _PARSERS or _PARSERS[kind](value) is not None
+
+
+def show_value(value: Any) -> str:
+    """A JSON value as sentences write it."""
+    return _show(value)
+
+
+def operators_for(kind: Kind) -> dict[str, "Operator"]:
+    """The operators that make sense for a field of this kind."""
+    return {name: each for name, each in OPERATORS.items() if kind in each.suits}
 
 
 def describe(tree: Any, label: Callable[[str], str] | None = None) -> str:
@@ -150,6 +176,17 @@ def _evaluate(node: Any, facts: Facts, depth: int) -> bool | None:
         return _judge(node, facts)
     connective, nodes = group
     return _CONNECTIVES[connective](_evaluate(child, facts, depth + 1) for child in nodes)
+
+
+def _distance(node: Any, facts: Facts, wanted: bool, depth: int) -> int:
+    group = _group(node)
+    if group is None or depth > MAX_DEPTH:
+        return int(depth > MAX_DEPTH or _judge(node, facts) is not wanted)
+    connective, nodes = group
+    if connective == "not":
+        return _distance(nodes[0], facts, not wanted, depth + 1)
+    each = (_distance(child, facts, wanted, depth + 1) for child in nodes)
+    return sum(each) if wanted == (connective == "all") else min(each)
 
 
 def _explain(node: Any, facts: Facts, path: str, depth: int) -> Verdict:
@@ -235,14 +272,14 @@ def _validate(node: Any, path: str, depth: int, seen: int) -> int:
     return seen
 
 
-def _operators(tree: Any) -> Iterable[str]:
-    """The operator of each leaf of a well-formed tree."""
-    group = _group(tree)
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    group = _group(node)
     if group is None:
-        yield tree["op"]
+        yield path, node
         return
-    for child in group[1]:
-        yield from _operators(child)
+    connective, nodes = group
+    for index, child in enumerate(nodes):
+        yield from _leaves(child, _child_path(path, connective, index))
 
 
 def _children(node: dict[Any, Any], path: str) -> Iterable[tuple[Any, str]]:
@@ -286,8 +323,21 @@ class Operator:
     takes: str
     """What `value` may be: a key of `_VALUE_CHECKS`, "flag" (an optional boolean) or "nothing"."""
     test: Callable[["_Seen", Any], bool | None]
+    suits: frozenset[Kind]
+    """The kinds of fields that it makes sense for."""
     looks_back: bool = False
     """Needs the value before the change."""
+    of_moments: tuple[Promise, Promise] | None = None
+    """Phrase and negation between dates, where they differ: "is before"."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares the field's whole value with what it takes."""
+        return self.takes not in ("flag", "nothing") and "number" in self.suits
+
+    def words(self, *, negated: bool = False, moments: bool = False) -> str:
+        phrases = (moments and self.of_moments) or (self.phrase, self.negation)
+        return str(phrases[negated])
 
 
 @dataclass(frozen=True)
@@ -462,8 +512,10 @@ def _check_text(value: str, path: str) -> None:
 
 
 def _check_list(value: Any, path: str) -> None:
-    if not isinstance(value, list) or not value:
-        raise ConditionError(path, _('must be a list such as ["paid", "sent"], and not empty'))
+    if not isinstance(value, list):
+        raise ConditionError(path, _('must be a list such as ["paid", "sent"]'))
+    if not value:
+        raise ConditionError(path, _("is empty: name at least one value"))
     if len(value) > MAX_LIST_LENGTH:
         raise ConditionError(path, _("more than %d values") % MAX_LIST_LENGTH)
     for index, item in enumerate(value):
@@ -572,58 +624,118 @@ def _compile(pattern: str) -> Any:
 
 _p = gettext_lazy
 
+_ANY = frozenset(KINDS)
+_TEXTS = frozenset({"text", "unknown"})
+_MOMENTS = frozenset({"date", "datetime"})
+_ORDERED = _MOMENTS | {"number", "time", "duration", "unknown"}
+_SINGLE = _ANY - {"list", "object"}
+
 OPERATORS: Mapping[str, Operator] = {
-    "eq": Operator(_p("is"), _p("is not"), "scalar", _eq),
-    "ne": Operator(_p("is not"), _p("is"), "scalar", _ne),
+    "eq": Operator(_p("is"), _p("is not"), "scalar", _eq, _SINGLE),
+    "ne": Operator(_p("is not"), _p("is"), "scalar", _ne, _SINGLE),
     "gt": Operator(
-        _p("is greater than"), _p("is not greater than"), "number_or_text", _order(operator.gt)
+        _p("is greater than"),
+        _p("is not greater than"),
+        "number_or_text",
+        _order(operator.gt),
+        _ORDERED,
+        of_moments=(_p("is after"), _p("is not after")),
     ),
     "gte": Operator(
-        _p("is at least"), _p("is not at least"), "number_or_text", _order(operator.ge)
+        _p("is at least"),
+        _p("is not at least"),
+        "number_or_text",
+        _order(operator.ge),
+        _ORDERED,
+        of_moments=(_p("is at or after"), _p("is not at or after")),
     ),
     "lt": Operator(
-        _p("is less than"), _p("is not less than"), "number_or_text", _order(operator.lt)
+        _p("is less than"),
+        _p("is not less than"),
+        "number_or_text",
+        _order(operator.lt),
+        _ORDERED,
+        of_moments=(_p("is before"), _p("is not before")),
     ),
-    "lte": Operator(_p("is at most"), _p("is not at most"), "number_or_text", _order(operator.le)),
-    "in": Operator(_p("is one of"), _p("is not one of"), "list", _in),
-    "not_in": Operator(_p("is not one of"), _p("is one of"), "list", _not_in),
-    "contains": Operator(_p("contains"), _p("does not contain"), "scalar", _contains),
+    "lte": Operator(
+        _p("is at most"),
+        _p("is not at most"),
+        "number_or_text",
+        _order(operator.le),
+        _ORDERED,
+        of_moments=(_p("is at or before"), _p("is not at or before")),
+    ),
+    "in": Operator(_p("is one of"), _p("is not one of"), "list", _in, _SINGLE - {"boolean"}),
+    "not_in": Operator(
+        _p("is not one of"), _p("is one of"), "list", _not_in, _SINGLE - {"boolean"}
+    ),
+    "contains": Operator(
+        _p("contains"), _p("does not contain"), "scalar", _contains, _TEXTS | {"list"}
+    ),
     "icontains": Operator(
         _p("contains (in any case)"),
         _p("does not contain (in any case)"),
         "number_or_text",
         _text_test(lambda text, part: part.casefold() in text.casefold()),
+        _TEXTS,
     ),
     "startswith": Operator(
-        _p("starts with"), _p("does not start with"), "number_or_text", _text_test(str.startswith)
+        _p("starts with"),
+        _p("does not start with"),
+        "number_or_text",
+        _text_test(str.startswith),
+        _TEXTS,
     ),
     "endswith": Operator(
-        _p("ends with"), _p("does not end with"), "number_or_text", _text_test(str.endswith)
+        _p("ends with"),
+        _p("does not end with"),
+        "number_or_text",
+        _text_test(str.endswith),
+        _TEXTS,
     ),
     "matches": Operator(
         _p("matches"),
         _p("does not match"),
         "pattern",
         _text_test(lambda text, pattern: bool(_compile(pattern).search(text))),
+        _TEXTS if re2 is not None else frozenset(),
     ),
-    "exists": Operator(_p("exists"), _p("does not exist"), "flag", _exists),
-    "is_null": Operator(_p("is null"), _p("is not null"), "flag", _is_null),
-    "changed": Operator(_p("changes"), _p("does not change"), "flag", _changed, looks_back=True),
+    "exists": Operator(_p("exists"), _p("does not exist"), "flag", _exists, _ANY),
+    "is_null": Operator(_p("is null"), _p("is not null"), "flag", _is_null, _ANY),
+    "changed": Operator(
+        _p("changes"), _p("does not change"), "flag", _changed, _ANY, looks_back=True
+    ),
     "changed_to": Operator(
-        _p("changes to"), _p("does not change to"), "scalar_or_null", _changed_to, looks_back=True
+        _p("changes to"),
+        _p("does not change to"),
+        "scalar_or_null",
+        _changed_to,
+        _SINGLE,
+        looks_back=True,
     ),
     "changed_from": Operator(
         _p("changes from"),
         _p("does not change from"),
         "scalar_or_null",
         _changed_from,
+        _SINGLE,
         looks_back=True,
     ),
     "increased": Operator(
-        _p("increases"), _p("does not increase"), "nothing", _move(operator.gt), looks_back=True
+        _p("increases"),
+        _p("does not increase"),
+        "nothing",
+        _move(operator.gt),
+        _ORDERED,
+        looks_back=True,
     ),
     "decreased": Operator(
-        _p("decreases"), _p("does not decrease"), "nothing", _move(operator.lt), looks_back=True
+        _p("decreases"),
+        _p("does not decrease"),
+        "nothing",
+        _move(operator.lt),
+        _ORDERED,
+        looks_back=True,
     ),
 }
 
@@ -841,7 +953,7 @@ _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}|\Z)", re.ASCII)
 
 
 def _in_words(leaf: _Leaf, subject: str, negated: bool) -> str:
-    words = leaf.operator.negation if negated else leaf.operator.phrase
+    words = leaf.operator.words(negated=negated, moments=_iso_moment(leaf.value) is not None)
     if leaf.operator.takes in ("flag", "nothing"):
         return f"{subject} {words}"
     return f"{subject} {words} {_show(leaf.value)}"

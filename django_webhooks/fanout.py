@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.db import connections, models, transaction
@@ -34,6 +35,9 @@ SECONDS = 0.5
 
 PREVIEW_SECONDS = 2.0
 """Whoever tries a rule waits for no longer."""
+
+NEAR = 10
+"""Events that almost matched, of a preview."""
 
 SENTENCE = 2000
 """Characters of a rule's sentence that are kept with each Delivery."""
@@ -88,6 +92,8 @@ class Preview:
 
     checked: int
     events: Sequence[Event]
+    near: Sequence[Event] = ()
+    """Of the others those that came nearest: that few conditions said no."""
 
     @property
     def matched(self) -> int:
@@ -145,6 +151,21 @@ def kinds_of(types: Iterable[str]) -> Kinds:
     return {each: _kinds_of(each) for each in set(types)}
 
 
+def may_receive(owner_id: Any, event: Event) -> bool:
+    """Unowned subscriptions receive all; owned ones their own events and public types."""
+    if owner_id is None or _is_public(event):
+        return True
+    return event.owner_id is not None and owner_id == event.owner_id
+
+
+def why_deaf(rule: Rule, event: Event) -> str:
+    """That the rule listens to something else."""
+    return _("It listens to %(pattern)s, and this is %(type)s.") % {
+        "pattern": rule.event_type,
+        "type": event.type,
+    }
+
+
 def explain(event: Event, subscription: Subscription | None = None) -> list[Explanation]:
     """For each rule of the subscription (or of all): did it fire on this event, and why (not)?"""
     rules = Rule.objects.using(event._state.db).select_related("subscription")
@@ -175,15 +196,37 @@ def preview(
         public = [each.type for each in registry.matching(event_type) if each.public]
         events = events.filter(models.Q(owner=owner) | models.Q(type__in=public))
     recent = list(events.order_by("-occurred_at", "-id")[:limit])
-    text, kinds = json.dumps(tree), kinds_of(types)
-    until, checked, fired = time.monotonic() + PREVIEW_SECONDS, 0, []
+    kinds = kinds_of(types)
+    until, distances = time.monotonic() + PREVIEW_SECONDS, []
     for event in recent:
-        checked += 1
-        if fires(text, facts_of(event, kinds)):
-            fired.append(event)
+        distances.append(conditions.distance(tree, facts_of(event, kinds)))
         if time.monotonic() >= until:
             break
-    return Preview(checked, fired)
+    judged = list(zip(distances, recent, strict=False))
+    missed = sorted((each for each in judged if each[0]), key=itemgetter(0))  # stable: by time
+    return Preview(
+        checked=len(judged),
+        events=[event for distance, event in judged if not distance],
+        near=[event for _distance, event in missed[:NEAR]],
+    )
+
+
+def explain_delivery(delivery: Delivery) -> Explanation | None:
+    """The rule that made a delivery and how it matched, by the rules as they are now.
+
+    None if none of the subscription fires on the event any more.
+    """
+    if delivery.subscription is None:
+        return None
+    order = patterns_of(delivery.event.type)  # as in `match()`
+    fired = [each for each in explain(delivery.event, delivery.subscription) if each.fired]
+    return min(fired, key=lambda each: order.index(each.rule.event_type), default=None)
+
+
+def judge(tree: Any, events: Sequence[Event]) -> list[conditions.Verdict]:
+    """What each condition says of each of the events, as they were recorded."""
+    kinds = kinds_of(event.type for event in events)
+    return [conditions.explain(tree, facts_of(event, kinds)) for event in events]
 
 
 def _fan_out(ids: Sequence[str], kinds: Kinds, using: str) -> int:
@@ -256,7 +299,7 @@ def _match(event: Event, rules: Mapping[str, Sequence[RuleRow]], kinds: Kinds) -
     told: set[Any] = set()
     for pattern in patterns_of(event.type):
         for rule in rules.get(pattern, ()):
-            if rule.subscription_id in told or not _may_receive(rule.owner_id, event):
+            if rule.subscription_id in told or not may_receive(rule.owner_id, event):
                 continue
             if holds(rule.conditions):
                 told.add(rule.subscription_id)
@@ -356,13 +399,6 @@ def _kinds_of(event_type: str) -> Mapping[str, str]:
         return {}
 
 
-def _may_receive(owner_id: Any, event: Event) -> bool:
-    """Unowned subscriptions receive all; owned ones their own events and public types."""
-    if owner_id is None or _is_public(event):
-        return True
-    return event.owner_id is not None and owner_id == event.owner_id
-
-
 def _is_public(event: Event) -> bool:
     known = registry.get_type(event.type)
     return known is not None and known.public
@@ -371,14 +407,10 @@ def _is_public(event: Event) -> bool:
 def _explain(rule: Rule, event: Event, facts: conditions.Facts) -> Explanation:
     subscription = rule.subscription
     if rule.event_type not in patterns_of(event.type):
-        reason = _("It listens to %(pattern)s, and this is %(type)s.") % {
-            "pattern": rule.event_type,
-            "type": event.type,
-        }
-        return Explanation(rule, False, reason)
+        return Explanation(rule, False, why_deaf(rule, event))
     if event.error:
         return Explanation(rule, False, _("The event is sent to nobody: ") + event.error)
-    if not _may_receive(subscription.owner_id, event):
+    if not may_receive(subscription.owner_id, event):
         return Explanation(rule, False, _("The event belongs to another owner."))
     verdict = conditions.explain(rule.conditions, facts)
     fired = verdict.value is True

@@ -788,13 +788,15 @@ class Delivery(models.Model):
         ]
         indexes = [
             models.Index(fields=["next_attempt_at"], name="webhooks_delivery_due"),
-            models.Index(fields=["subscription", "status"], name="webhooks_delivery_status"),
+            models.Index(
+                fields=["subscription", "status", "completed_at"], name="webhooks_delivery_status"
+            ),
             models.Index(fields=["status", "completed_at"], name="webhooks_delivery_completed"),
             models.Index(fields=["order_key", "subscription"], name="webhooks_delivery_order"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.event_id} → {self.subscription_id or '–'}"
+        return f"{self.event.type} → {self.subscription or _('(deleted)')}"
 
     @property
     def round(self) -> int:

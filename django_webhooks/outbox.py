@@ -18,12 +18,24 @@ from django.utils import timezone
 from django_webhooks import hops, payloads, signals
 from django_webhooks.backends import get_backend
 from django_webhooks.conf import settings
-from django_webhooks.models import Delivery, Event, Rule, Subscription, database_now, label_of
+from django_webhooks.models import (
+    Delivery,
+    DeliveryQuerySet,
+    Event,
+    Rule,
+    Subscription,
+    database_now,
+    label_of,
+)
 from django_webhooks.registry import CHALLENGE_EVENT, TEST_EVENT, registry
+from django_webhooks.retries import on_contention
 
 logger = logging.getLogger("django_webhooks")
 
 UNANSWERED = "Its endpoint has not answered the challenge yet."
+
+BATCH = 500
+"""Deliveries that are cancelled in one transaction."""
 
 MAX_SUBJECT_ID_LENGTH = Event._meta.get_field("subject_id").max_length
 
@@ -73,6 +85,28 @@ def failed_since(subscription: Subscription, since: datetime) -> "models.QuerySe
         subscription=subscription,
         status=Delivery.Status.FAILED,
         event__occurred_at__gte=since,
+    )
+
+
+def cancel_waiting(subscription: Subscription, reason: str) -> int:
+    """End without a request what is pending and not in flight. Returns how many were."""
+    rows = waiting_of(subscription)
+    count = 0
+    # Few at a time, so that no worker waits for long; what was left out was taken by one.
+    while ids := list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH]):
+        cancelled = on_contention(partial(rows.filter(pk__in=ids).cancel, reason), rows.db)
+        if not cancelled:
+            break
+        count += cancelled
+    return count
+
+
+def waiting_of(subscription: Subscription) -> DeliveryQuerySet:
+    """Its deliveries that are pending and not in flight."""
+    return (
+        Delivery.objects.using(_home_of(subscription))
+        .pending()
+        .filter(subscription=subscription, lease_token__isnull=True)
     )
 
 
@@ -255,6 +289,7 @@ def _announce(event: Event, using: str) -> None:
 
 
 __all__ = [
+    "cancel_waiting",
     "compose",
     "compose_failed",
     "label_of",

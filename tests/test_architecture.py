@@ -40,6 +40,7 @@ LEVELS = {
     "incidents": 3,
     "delivery": 3,
     "health": 3,
+    "figures": 3,
     "retention": 3,
     "rotation": 3,
     # Whoever uses them.

@@ -698,7 +698,10 @@ def test_re2_writes_nothing_to_stderr(capfd):
         (leaf("increased"), "x increases"),
         (leaf("in", ["a", 1]), "x is one of “a”, 1"),
         (leaf("in", list(range(12))), "x is one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
-        (leaf("gt", "2026-01-01"), "x is greater than 2026-01-01"),
+        (leaf("gt", "2026-01-01"), "x is after 2026-01-01"),
+        (leaf("lte", "2026-01-01T10:00:00Z"), "x is at or before 2026-01-01T10:00:00Z"),
+        ({"not": leaf("lt", "2026-01-01")}, "x is not before 2026-01-01"),
+        (leaf("lt", "10:00"), "x is less than “10:00”"),
         (leaf("eq", "y" * 500), "x is “" + "y" * 99 + "…”"),
         (leaf("icontains", "a"), "x contains (in any case) “a”"),
         (leaf("nope", 1), "malformed condition"),
@@ -773,6 +776,34 @@ def test_a_verdict_mirrors_the_tree():
         ("all[1].any[0].not", "one is 2", NO),
         ("all[1].any[1]", "nowhere is 1", UNKNOWN),
     ]
+
+
+@pytest.mark.parametrize(
+    ("tree", "distance"),
+    [
+        ({}, 0),
+        (TRUTH[YES], 0),
+        (TRUTH[NO], 1),
+        (TRUTH[UNKNOWN], 1),
+        ({"not": TRUTH[UNKNOWN]}, 1),
+        ({"not": TRUTH[NO]}, 0),
+        ({"all": [TRUTH[YES], TRUTH[NO], TRUTH[UNKNOWN]]}, 2),
+        ({"any": [TRUTH[NO], {"all": [TRUTH[NO], TRUTH[NO]]}]}, 1),
+        ({"not": {"all": [TRUTH[YES], TRUTH[YES]]}}, 1),
+        ({"not": {"any": [TRUTH[YES], TRUTH[YES]]}}, 2),
+    ],
+)
+def test_the_distance_is_how_few_conditions_stand_in_the_way(tree, distance):
+    assert conditions.distance(tree, ONE) == distance
+    assert (distance == 0) == (evaluate(tree, ONE) is True)
+
+
+def test_leaves_are_found_with_their_paths():
+    tree = {"all": [TRUTH[YES], {"not": {"any": [TRUTH[NO]]}}]}
+    found = [("all[0]", TRUTH[YES]), ("all[1].not.any[0]", TRUTH[NO])]
+    assert list(conditions.leaves(tree)) == found
+    assert list(conditions.leaves(TRUTH[NO])) == [("", TRUTH[NO])]
+    assert list(conditions.leaves({})) == []
 
 
 def walk(verdict):

@@ -603,6 +603,34 @@ def test_preview_tells_which_recent_events_would_match(users):
     assert [event.data["number"] for event in found.events] == ["30", "20"]
 
 
+def test_preview_names_those_that_nearly_matched_the_nearest_first():
+    listen()
+    for number, total in (("A", 5), ("B", 5), ("C", 50)):
+        Order.objects.create(number=number, total=total)
+    big = {"field": "total", "op": "gt", "value": 15}
+    tree = {"all": [big, {"field": "number", "op": "in", "value": ["B"]}]}
+    found = preview("shop.order.created", tree)
+    assert found.events == []
+    assert [event.data["number"] for event in found.near] == ["C", "B", "A"]
+    [verdict] = fanout.judge(tree, found.near[:1])
+    assert [child.value for child in verdict.children] == [True, False]
+
+
+def test_a_delivery_is_explained_by_the_rule_that_made_it():
+    subscription = listen("shop.order.*", {"field": "total", "op": "gt", "value": 100}, name="s")
+    subscription.rules.create(event_type="shop.order.created")
+    Order.objects.create(number="1", total=740)
+    fan_out("default")
+    delivery = Delivery.objects.get()
+    found = fanout.explain_delivery(delivery)
+    assert str(found.rule) == delivery.matched == "order created"
+    subscription.rules.filter(event_type="shop.order.created").delete()
+    found = fanout.explain_delivery(delivery)
+    assert found.verdict.reason == "total 740.00 is greater than 100"
+    subscription.rules.all().delete()
+    assert fanout.explain_delivery(delivery) is None
+
+
 def test_preview_shows_an_owner_only_their_own(users):
     listen()
     for user in users:

@@ -50,7 +50,8 @@ def large() -> Tables:
 def scans_of(work: Callable[[], object], *, newest_first: bool = False) -> list[str]:
     """The plans of `work`'s statements that read one of the large tables from end to end.
 
-    With `newest_first`, walking along an index is right: the LIMIT ends it. (For the choices of a
+    With `newest_first`, walking along an index, or through a table without a condition, is right:
+    the LIMIT ends it. (For the choices of a
     filter MariaDB may prefer to read a whole small index.)
     """
     asked: list[tuple[str, Any]] = []
@@ -69,7 +70,7 @@ def scans_of(work: Callable[[], object], *, newest_first: bool = False) -> list[
         f"{scan}\n  {sql}"
         for sql, params in asked
         for scan in _scans(sql, params)
-        if not (newest_first and " LIMIT " in sql and _is_walk(scan))
+        if not (newest_first and " LIMIT " in sql and (_is_walk(scan) or " WHERE " not in sql))
     ]
 
 
@@ -140,12 +141,18 @@ def test_lists_of_deliveries_are_answered_by_indexes(large, settings):
         return ask
 
     admin = "/admin/django_webhooks/delivery/"
+    # SQLite knows no more of a column than how often a value occurs on the average.
+    by_error = [] if connection.vendor == "sqlite" else [f"{admin}?error=HTTP+503"]
     for url in (
+        *by_error,
         admin,
         f"{admin}?status__exact=pending",
         f"{admin}?subscription__id__exact={busy.pk}",
         f"{admin}?q=evt_{7:032}",
+        f"{admin}?q=//7.example",
         "/admin/django_webhooks/event/",
+        "/admin/django_webhooks/subscription/",
+        "/admin/django_webhooks/subscription/overview/",
         "/webhooks/deliveries/",
         "/webhooks/deliveries/?status=failed",
         f"/webhooks/deliveries/?subscription={busy.pk}",

@@ -1,21 +1,27 @@
-"""What the pages share: actions as buttons, pages that only show, the filter by event type."""
+"""What the pages share: actions as buttons, pages that only show, how events are found."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
 from django.core.paginator import Paginator
 from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
+from django_webhooks.models import Event
 from django_webhooks.registry import TEST_EVENT, registry
 
 FROM_PAGE = "_from_page"
+
+OVERVIEW = "django_webhooks_overview"
+"""The name of the overview's URL."""
 
 MOST_ROWS = 10_000
 """Rows of a list that can be paged through; beyond them, filter or search."""
@@ -37,6 +43,20 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """The names of those that make sense for this object."""
         return self.page_actions
 
+    def get_page_action_label(self, name: str, label: str, obj: Any) -> str:
+        """What the button says, if not what the list calls the action."""
+        return label
+
+    def get_page_links(self, request: HttpRequest, obj: Any) -> Sequence[tuple[str, str]]:
+        """Addresses and labels of links beside the buttons."""
+        return ()
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"overview_url": overview_url(self.admin_site, request), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
@@ -44,10 +64,11 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if original is not None:
             allowed = dict(self.get_action_choices(request))
             context["page_actions"] = [
-                (name, allowed[name])
+                (name, self.get_page_action_label(name, allowed[name], original))
                 for name in self.get_page_actions(request, original)
                 if name in allowed
             ]
+            context["page_links"] = self.get_page_links(request, original)
         context["from_page"] = FROM_PAGE
         context["action_checkbox_name"] = ACTION_CHECKBOX_NAME
         return super().render_change_form(request, context, *args, **kwargs)
@@ -73,13 +94,14 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows[:MOST_ROWS].count())
+        return int(rows.order_by()[:MOST_ROWS].count())
 
 
 class ReadOnlyAdmin(PageActionsAdmin):
     """Rows that nobody writes by hand, and there may be millions."""
 
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count, too
     paginator = BoundedPaginator
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -97,7 +119,6 @@ class EventTypeFilter(admin.SimpleListFilter):
 
     title = _("event type")
     parameter_name = "event_type"
-    lookup = "type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         known = [each.type for each in registry.types]
@@ -107,4 +128,65 @@ class EventTypeFilter(admin.SimpleListFilter):
         self, request: HttpRequest, queryset: models.QuerySet[Any]
     ) -> models.QuerySet[Any]:
         value = self.value()
-        return queryset.filter(**{self.lookup: value}) if value else queryset
+        return queryset.filter(type=printable(value)) if value else queryset
+
+
+# Where things are, for whom
+
+
+def has_any(request: HttpRequest, model: str, *verbs: str) -> bool:
+    """Whether the user may do one of these with our `model`: view, change, add, delete."""
+    return any(request.user.has_perm(f"django_webhooks.{verb}_{model}") for verb in verbs)
+
+
+def may_see_overview(request: HttpRequest) -> bool:
+    """It tells of all subscriptions and deliveries: who may see both may see it."""
+    return all(has_any(request, model, "view", "change") for model in ("subscription", "delivery"))
+
+
+def overview_url(site: Any, request: HttpRequest) -> str:
+    """The address of the overview; empty for those who may not see it."""
+    return reverse(f"admin:{OVERVIEW}", current_app=site.name) if may_see_overview(request) else ""
+
+
+def subject_url(site: Any, request: HttpRequest, event: Event) -> str:
+    """The admin page of the object that an event is about; empty if this user has none.
+
+    Nothing is looked up: the object may be gone.
+    """
+    try:
+        model = apps.get_model(event.subject_type) if event.subject_type else None
+        if model is None or not site.is_registered(model):
+            return ""
+        if not site.get_model_admin(model).has_view_or_change_permission(request):
+            return ""
+        name = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
+        return reverse(name, args=[quote(event.subject_id)], current_app=site.name)
+    except (LookupError, ValueError, NoReverseMatch):
+        return ""
+
+
+# How events are found
+
+
+def printable(value: str) -> str:
+    """A value of the address, without what PostgreSQL takes in no text: NUL."""
+    return value.replace("\0", "�")
+
+
+FOUND_EVENTS = 1000
+"""Events that a search finds at most, the newest of them."""
+
+OBJECT = re.compile(r"(\w+\.\w+)(?::|\s+)(\S.*)")
+
+SEARCH_HELP = _("An event's id (evt_…), an object (shop.order:7), or an object's key alone (7).")
+
+
+def find_events(term: str) -> models.QuerySet[Event]:
+    """The events that a search for `term` means, newest first: each way is along an index."""
+    events = Event.objects.order_by("-pk")
+    if found := OBJECT.fullmatch(term):
+        return events.filter(subject_type=found[1].lower(), subject_id=found[2])
+    if term.startswith("evt_"):
+        return events.filter(pk=term)
+    return events.filter(subject_id=term)

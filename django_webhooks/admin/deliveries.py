@@ -1,20 +1,41 @@
-"""Deliveries: what was sent, what came back, which rule matched; and to send it again."""
+"""Deliveries: what was sent, what came back, what that means; and to send it again.
 
-from collections.abc import Callable, Sequence
+There may be millions: each filter and search goes along an index, or looks at no more than the
+newest `MOST_ROWS`.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import ValidationError
 from django.db import models
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator
+from django.utils.text import Truncator, format_lazy
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.admin import display
-from django_webhooks.admin.base import EventTypeFilter, ReadOnlyAdmin
+from django_webhooks.admin.base import (
+    FOUND_EVENTS,
+    MOST_ROWS,
+    SEARCH_HELP,
+    EventTypeFilter,
+    ReadOnlyAdmin,
+    find_events,
+    has_any,
+    printable,
+    subject_url,
+)
+from django_webhooks.admin.mends import Explanation, explain
+from django_webhooks.admin.why import how_it_matched
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import redeliver
 
@@ -22,14 +43,38 @@ BATCH = 500
 """Deliveries that are redelivered in one transaction."""
 
 SEARCHED = 1000
-"""Events or subscriptions whose deliveries are searched for."""
+"""Subscriptions whose deliveries are searched for."""
+
+RECENT = 1000
+"""The newest attempts, whose errors the filter offers."""
 
 SHOWN_SUBSCRIPTIONS = 100
 SHOWN_REASON = 80
+SHOWN_ATTEMPTS = 20
+
+Status = Delivery.Status
 
 
 class DeliveryEventTypeFilter(EventTypeFilter):
-    lookup = "event__type"
+    """Of a type with more events than can be paged through, the newest count."""
+
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any]:
+        value = self.value()
+        if not value:
+            return queryset
+        events = Event.objects.using(queryset.db).filter(type=printable(value))
+        for limit in ("gte", "lt"):  # as the filter by time has them
+            if moment := request.GET.get(f"event__occurred_at__{limit}"):
+                try:
+                    events = events.filter(**{f"occurred_at__{limit}": moment})
+                except (ValueError, ValidationError) as error:
+                    raise IncorrectLookupParameters(error) from error
+        moments = events.order_by("-occurred_at").values_list("occurred_at", flat=True)
+        found = queryset.filter(event__type=printable(value))
+        oldest = list(moments[MOST_ROWS : MOST_ROWS + 1])
+        return found.filter(event__occurred_at__gt=oldest[0]) if oldest else found
 
 
 class SubscriptionFilter(admin.RelatedFieldListFilter):
@@ -41,82 +86,49 @@ class SubscriptionFilter(admin.RelatedFieldListFilter):
         return [(row.pk, str(row)) for row in rows.order_by("name", "url")[:SHOWN_SUBSCRIPTIONS]]
 
 
-class AttemptInline(admin.StackedInline):  # type: ignore[type-arg]
-    """A part of the delivery's page: who sees the one sees the other."""
+class ErrorFilter(admin.SimpleListFilter):
+    """By what the last attempt of those that have not succeeded came to: "HTTP 503", "timeout"."""
 
-    model = Attempt
-    extra = 0
-    readonly_fields = (
-        "result",
-        "when",
-        "url",
-        "headers_sent",
-        "headers_received",
-        "body_received",
-    )
-    fields = readonly_fields
+    title = _("last error")
+    parameter_name = "error"
 
-    @admin.display(description=_("result"))
-    def result(self, attempt: Attempt) -> SafeString:
-        """Error and detail in one line; whether it counted."""
-        code = f"HTTP {attempt.status_code}" if attempt.status_code else ""
-        error = "" if attempt.error == "status" else attempt.error
-        label = " ".join(filter(None, [code, error]))
-        kind = "failed" if attempt.error else "succeeded"
-        notes = [attempt.detail, gettext("It came too late to count.") if attempt.stale else ""]
-        return format_html("{} {}", display.badge(kind, label), " ".join(filter(None, notes)))
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        newest = Attempt.objects.order_by("-pk").values_list("status_code", "error")[:RECENT]
+        known = {f"HTTP {code}" if code else error for code, error in newest if error}
+        chosen = request.GET.get(self.parameter_name)
+        return [(each, each) for each in sorted(known | ({chosen} if chosen else set()))]
 
-    @admin.display(description=_("started"))
-    def when(self, attempt: Attempt) -> str:
-        return gettext("%(moment)s, took %(duration)d ms") % {
-            "moment": display.moment(attempt.started_at),
-            "duration": attempt.duration_ms,
-        }
-
-    @admin.display(description=_("request headers"))
-    def headers_sent(self, attempt: Attempt) -> SafeString:
-        return display.headers(attempt.request_headers)
-
-    @admin.display(description=_("response headers"))
-    def headers_received(self, attempt: Attempt) -> SafeString:
-        return display.headers(attempt.response_headers)
-
-    @admin.display(description=_("response body"))
-    def body_received(self, attempt: Attempt) -> SafeString:
-        return display.code(attempt.response_body) if attempt.response_body else SafeString("-")
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return True
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any]:
+        value = printable(self.value() or "")
+        if not value:
+            return queryset
+        same = models.Q(reason=value) | models.Q(reason__startswith=f"{value}: ")
+        return queryset.filter(same, status__in=[Status.PENDING, Status.FAILED])
 
 
 class DeliveryAdmin(ReadOnlyAdmin):
     list_display = [
-        "event_type",
-        "subscription_text",
+        "event_text",
         "status_and_reason",
-        "attempt_count",
-        "next_attempt_short",
-        "completed_short",
+        "subscription_text",
+        "occurred",
+        "next_or_completed",
     ]
     list_filter = [
         "status",
+        ErrorFilter,
         ("subscription", SubscriptionFilter),
         DeliveryEventTypeFilter,
         "event__occurred_at",
     ]
-    search_fields = ["event__id__exact", "event__subject_id__exact", "subscription__url"]
-    search_help_text = _("The id of an event or of an object, or a part of the URL.")
+    sortable_by = ()  # no index would help: the newest come first
+    search_fields = ["event__id__exact"]
+    search_help_text = format_lazy(
+        "{} {}", SEARCH_HELP, _("Or a part of the subscription's URL or name.")
+    )
     list_select_related = ["event", "subscription"]
-    inlines = [AttemptInline]
     page_actions = ("redeliver",)
     actions = page_actions
     fieldsets = [
@@ -125,24 +137,34 @@ class DeliveryAdmin(ReadOnlyAdmin):
             {
                 "fields": [
                     "status_badge",
-                    "reason",
+                    "why_so",
                     "event",
+                    "subject",
                     "subscription",
                     "matched",
+                    "how_it_matched",
                     "attempt_count",
                     "next_attempt",
-                    "completed_at",
-                    "created_at",
-                    "payload",
                 ]
             },
         ),
     ]
-    readonly_fields = ["status_badge", "next_attempt", "payload"]
+    readonly_fields = ["status_badge", "why_so", "subject", "how_it_matched", "next_attempt"]
+
+    class Media:
+        css = {"all": ["django_webhooks/rules.css"]}
+        js = ["django_webhooks/copy.js"]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         rows = super().get_queryset(request).select_related("event", "subscription")
-        return rows.defer("event__body", "event__data", "event__previous")
+        return rows.defer(
+            "event__body",
+            "event__data",
+            "event__previous",
+            # To decrypt them for each row takes longer than all the rest.
+            "subscription__secrets",
+            "subscription__headers",
+        )
 
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
@@ -151,64 +173,106 @@ class DeliveryAdmin(ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        events = Event.objects.filter(models.Q(pk=term) | models.Q(subject_id=term))
-        if ids := list(events.values_list("pk", flat=True)[:SEARCHED]):
+        if ids := list(find_events(term).values_list("pk", flat=True)[:FOUND_EVENTS]):
             return queryset.filter(event__in=ids), False
-        hooks = Subscription.objects.filter(url__icontains=term).values_list("pk", flat=True)
-        return queryset.filter(subscription__in=list(hooks[:SEARCHED])), False
+        named = models.Q(url__icontains=term) | models.Q(name__icontains=term)
+        hooks = list(Subscription.objects.filter(named).values_list("pk", flat=True)[:SEARCHED])
+        few = Delivery.objects.filter(subscription__in=hooks).order_by()[:MOST_ROWS]
+        if few.count() < MOST_ROWS:
+            return queryset.filter(subscription__in=hooks), False
+        # Most rows are meant, so the newest are soon found; MariaDB would rather sort them all,
+        # and is kept from it by an expression that no index knows.
+        same = Coalesce("subscription_id", "subscription_id")
+        return queryset.alias(hook=same).filter(hook__in=hooks), False
 
-    @admin.display(description=_("event type"), ordering="event__type")
-    def event_type(self, delivery: Delivery) -> str:
-        return delivery.event.type
+    # The list
+
+    @admin.display(description=_("event"))
+    def event_text(self, delivery: Delivery) -> SafeString:
+        event = delivery.event
+        about = display.two_lines(event.type, display.subject(event))
+        return display.two_lines(about, event.pk)
 
     @admin.display(description=_("subscription"))
     def subscription_text(self, delivery: Delivery) -> str:
         return str(delivery.subscription or gettext("(deleted)"))
 
-    @admin.display(description=_("status"), ordering="status")
+    @admin.display(description=_("status"))
     def status_and_reason(self, delivery: Delivery) -> SafeString:
         reason = Truncator(delivery.reason).chars(SHOWN_REASON)
-        return display.two_lines(self.status_badge(delivery), reason)
+        count = delivery.attempt_count
+        attempts = ngettext("%d attempt", "%d attempts", count) % count if count != 1 else ""
+        quiet = ", ".join(filter(None, [reason, attempts]))
+        return display.two_lines(self.status_badge(delivery), quiet)
 
-    @admin.display(description=_("status"), ordering="status")
+    @admin.display(description=_("occurred"))
+    def occurred(self, delivery: Delivery) -> str:
+        return display.moment(delivery.event.occurred_at)
+
+    @admin.display(description=_("next attempt, or completed"))
+    def next_or_completed(self, delivery: Delivery) -> str:
+        if delivery.lease_token:
+            return gettext("in flight")
+        return display.moment_and_age(delivery.next_attempt_at or delivery.completed_at)
+
+    # The page
+
+    @admin.display(description=_("status"))
     def status_badge(self, delivery: Delivery) -> SafeString:
         return display.badge(delivery.status, delivery.get_status_display())
 
-    @admin.display(description=_("next attempt"), ordering="next_attempt_at")
-    def next_attempt_short(self, delivery: Delivery) -> str:
-        return _next_attempt(delivery, display.short_moment)
+    @admin.display(description=_("reason"))
+    def why_so(self, delivery: Delivery) -> str:
+        return delivery.reason or "-"
+
+    @admin.display(description=_("subject"))
+    def subject(self, delivery: Delivery) -> str:
+        return display.subject(delivery.event) or "-"
 
     @admin.display(description=_("next attempt"))
     def next_attempt(self, delivery: Delivery) -> str:
-        return _next_attempt(delivery, display.moment)
+        """A lease keeps its end in the same column: that is no moment to wait for."""
+        if delivery.lease_token:
+            return gettext("in flight")
+        return display.moment_and_age(delivery.next_attempt_at)
 
-    @admin.display(description=_("completed"), ordering="completed_at")
-    def completed_short(self, delivery: Delivery) -> str:
-        return display.short_moment(delivery.completed_at)
+    def get_page_actions(self, request: HttpRequest, obj: Delivery) -> Sequence[str]:
+        return self.page_actions if obj.subscription_id and not obj.lease_token else []
 
-    @admin.display(description=_("payload"))
-    def payload(self, delivery: Delivery) -> SafeString:
-        return display.pretty_text(delivery.event.body)
+    @admin.display(description=_("how it matched"))
+    def how_it_matched(self, delivery: Delivery) -> str:
+        return how_it_matched(delivery) if delivery.matched else "-"
+
+    def get_page_links(self, request: HttpRequest, obj: Delivery) -> Sequence[tuple[str, str]]:
+        url = subject_url(self.admin_site, request, obj.event)
+        return [(url, display.subject(obj.event))] if url else []
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         delivery = context["original"]
-        context["subtitle"] = f"{delivery.event.type} → {self.subscription_text(delivery)}"
+        newest = delivery.attempts.order_by("-number", "-id")[: SHOWN_ATTEMPTS + 1]
+        attempts = list(newest)
+        shown = attempts[:SHOWN_ATTEMPTS]
+        body = delivery.event.body
+        context |= {
+            "subtitle": f"{delivery.event.type} → {self.subscription_text(delivery)}",
+            "timeline": timeline(delivery, shown),
+            "attempts": [ShownAttempt.of(each, body) for each in shown],
+            "more_attempts": len(attempts) > SHOWN_ATTEMPTS,
+            "payload": display.pretty_text(body),
+        }
         return super().render_change_form(request, context, *args, **kwargs)
 
     # Redeliver
 
     def has_redeliver_permission(self, request: HttpRequest) -> bool:
         """Django's own permission to change; the rows themselves nobody changes by hand."""
-        return request.user.has_perm("django_webhooks.change_delivery")
-
-    def get_page_actions(self, request: HttpRequest, obj: Delivery) -> Sequence[str]:
-        return self.page_actions if obj.subscription_id and not obj.lease_token else []
+        return has_any(request, "delivery", "change")
 
     @admin.action(description=_("Redeliver"), permissions=["redeliver"])
     def redeliver(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        chosen = list(queryset.select_related(None).defer(None))
+        chosen = list(queryset)
         free = [each for each in chosen if each.subscription_id and not each.lease_token]
         sent = sum(redeliver(free[at : at + BATCH]) for at in range(0, len(free), BATCH))
         assert request.user.pk is not None
@@ -227,6 +291,114 @@ class DeliveryAdmin(ReadOnlyAdmin):
             self.message_user(request, text % {"count": skipped}, messages.WARNING)
 
 
-def _next_attempt(delivery: Delivery, written: Callable[[Any], str]) -> str:
-    """A lease keeps its end in the same column: that is no moment to wait for."""
-    return gettext("in flight") if delivery.lease_token else written(delivery.next_attempt_at)
+# What the page shows of a delivery
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line of the timeline. `kind` decides its colour; `anchor` is where to read more."""
+
+    at: Any
+    kind: str
+    title: str
+    text: str = ""
+    anchor: str = ""
+
+
+def timeline(delivery: Delivery, attempts: Sequence[Attempt]) -> list[Step]:
+    """From the event to what is next, oldest first; `attempts` are those shown, newest first."""
+    event = delivery.event
+    matched = delivery.matched and gettext("Matched: %s") % delivery.matched
+    steps = [
+        Step(_moment(event.occurred_at), "", gettext("Event"), event.type),
+        Step(_moment(delivery.created_at), "", gettext("Fanned out"), matched),
+    ]
+    for attempt in reversed(attempts):
+        if attempt.number == delivery.first_attempt > 1:
+            steps.append(Step("", "", gettext("Redelivered"), gettext("A new round begins.")))
+        steps.append(
+            Step(
+                _moment(attempt.started_at),
+                "failed" if attempt.error else "succeeded",
+                gettext("Attempt %(number)d: %(result)s")
+                % {"number": attempt.number, "result": result_of(attempt)},
+                display.duration(attempt.duration_ms),
+                f"attempt-{attempt.pk}",
+            )
+        )
+    return [*steps, _last_step(delivery)]
+
+
+def _last_step(delivery: Delivery) -> Step:
+    if delivery.status != Status.PENDING:
+        label = str(delivery.get_status_display()).capitalize()
+        return Step(_moment(delivery.completed_at), delivery.status, label, delivery.reason)
+    if delivery.lease_token:
+        return Step("", Status.PENDING, gettext("In flight"), gettext("A worker is sending it."))
+    at = display.moment_and_age(delivery.next_attempt_at)
+    return Step(at, Status.PENDING, gettext("Next attempt"), _held_back(delivery.subscription))
+
+
+def _held_back(subscription: Subscription | None) -> str:
+    """What, beside its own time, the next attempt waits for."""
+    if subscription is None:
+        return ""
+    if subscription.status in (Subscription.Status.PAUSED, Subscription.Status.DISABLED):
+        status = subscription.get_status_display()
+        return gettext("It waits until the subscription is resumed, which is %s.") % status
+    if subscription.is_open:
+        return gettext(
+            "The endpoint keeps failing: it gets one request at a time until one succeeds."
+        )
+    return ""
+
+
+def _moment(value: datetime | None) -> Any:
+    return display.moment(value)
+
+
+def result_of(attempt: Attempt) -> str:
+    """ "HTTP 503", "timeout", "HTTP 301 redirect"."""
+    code = f"HTTP {attempt.status_code}" if attempt.status_code else ""
+    error = "" if attempt.error == "status" else attempt.error
+    return " ".join(filter(None, [code, error]))
+
+
+@dataclass(frozen=True)
+class ShownAttempt:
+    """What the page shows of an attempt; all of it text, whatever a receiver has put there."""
+
+    attempt: Attempt
+    badge: SafeString
+    started: str
+    duration: str
+    explanation: Explanation | None
+    request_headers: SafeString
+    response_headers: SafeString
+    response_body: SafeString
+    curl: str
+
+    @classmethod
+    def of(cls, attempt: Attempt, body: str) -> "ShownAttempt":
+        kind = Status.FAILED if attempt.error else Status.SUCCEEDED
+        return cls(
+            attempt=attempt,
+            badge=display.badge(kind, result_of(attempt)),
+            started=display.moment(attempt.started_at),
+            duration=display.duration(attempt.duration_ms),
+            explanation=explain(attempt),
+            request_headers=display.headers(attempt.request_headers),
+            response_headers=display.headers(attempt.response_headers),
+            response_body=display.pretty_text(attempt.response_body),
+            curl=curl(attempt, body),
+        )
+
+
+def curl(attempt: Attempt, body: str) -> str:
+    """The request as a command of a shell. Credentials are masked in it, as in its headers."""
+    words = ["curl", "--globoff", "--request", "POST", attempt.url]
+    lines = [shlex.join(words)]
+    for name, value in attempt.request_headers.items():
+        lines.append(f"  --header {shlex.quote(f'{name}: {value}')}")
+    lines.append(f"  --data-raw {shlex.quote(body)}")
+    return " \\\n".join(lines)

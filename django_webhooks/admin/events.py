@@ -1,68 +1,83 @@
 """Events: what happened, to whom it was delivered, and for each rule why it fired or did not."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks import fanout
 from django_webhooks.admin import display
-from django_webhooks.admin.base import EventTypeFilter, ReadOnlyAdmin
-from django_webhooks.conditions import Verdict
-from django_webhooks.models import Event, Rule, Subscription
-from django_webhooks.registry import TEST_EVENT, patterns_of
+from django_webhooks.admin.base import (
+    FOUND_EVENTS,
+    SEARCH_HELP,
+    EventTypeFilter,
+    ReadOnlyAdmin,
+    find_events,
+    has_any,
+    subject_url,
+)
+from django_webhooks.admin.why import SHOWN_RULES, why
+from django_webhooks.models import Event
+from django_webhooks.registry import TEST_EVENT
 
-SHOWN_RULES = 50
 SHOWN_DELIVERIES = 50
 
 
-@dataclass(frozen=True)
-class Why:
-    """A row of the table: a rule, and the verdict on each of its conditions."""
-
-    explanation: fanout.Explanation
-    conditions: list[Verdict]
-
-    @property
-    def reason(self) -> str:
-        """What the list of conditions does not say already."""
-        verdict = self.explanation.verdict
-        told = verdict is not None and self.explanation.reason == verdict.sentence
-        return "" if self.conditions and told else self.explanation.reason
-
-
 class EventAdmin(ReadOnlyAdmin):
-    list_display = ["type_and_id", "about", "whose", "occurred_at", "problem"]
+    list_display = ["type_and_id", "about", "whose", "occurred", "problem"]
     list_filter = [EventTypeFilter, "occurred_at", ("error", admin.EmptyFieldListFilter)]
-    search_fields = ["id__exact", "subject_id__exact"]
-    search_help_text = _("The id of an event or of an object.")
+    sortable_by = ("occurred",)  # no index would help with the others
+    search_fields = ["id__exact"]
+    search_help_text = SEARCH_HELP
     actions = None
-    readonly_fields = ["about", "whose", "pretty_data", "pretty_previous"]
+    readonly_fields = ["about", "whose", "occurred", "fanned_out", "pretty_data", "pretty_previous"]
+
+    class Media:
+        css = {"all": ["django_webhooks/rules.css"]}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # The join answers None for an owner who is gone, where a lookup would raise.
         rows = super().get_queryset(request).select_related("owner")
         return rows.defer("body", "data", "previous")
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        found = find_events(term).values_list("pk", flat=True)[:FOUND_EVENTS]
+        return queryset.filter(pk__in=list(found)), False
+
+    def get_page_links(self, request: HttpRequest, obj: Event) -> Sequence[tuple[str, str]]:
+        url = subject_url(self.admin_site, request, obj)
+        return [(url, display.subject(obj))] if url else []
+
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         trouble = ["error"] if obj and obj.error else []
-        shown = ["id", "type", *trouble, "about", "whose", "occurred_at", "fanned_out_at", "hops"]
+        shown = ["id", "type", *trouble, "about", "whose", "occurred", "fanned_out", "hops"]
         return [(None, {"fields": [*shown, "pretty_data", "pretty_previous"]})]
 
-    @admin.display(description=_("type"), ordering="type")
+    @admin.display(description=_("type"))
     def type_and_id(self, event: Event) -> SafeString:
         return display.two_lines(event.type, event.pk)
 
     @admin.display(description=_("subject"))
     def about(self, event: Event) -> str:
-        return f"{event.subject_type} {event.subject_id}".strip() or "-"
+        return display.subject(event) or "-"
+
+    @admin.display(description=_("occurred"), ordering="occurred_at")
+    def occurred(self, event: Event) -> str:
+        return display.moment(event.occurred_at)
+
+    @admin.display(description=_("fanned out"))
+    def fanned_out(self, event: Event) -> str:
+        return display.moment(event.fanned_out_at)
 
     @admin.display(description=_("owner"))
     def whose(self, event: Event) -> str:
@@ -89,8 +104,11 @@ class EventAdmin(ReadOnlyAdmin):
         event = context["original"]
         deliveries = event.deliveries.select_related("subscription")
         found = list(deliveries[: SHOWN_DELIVERIES + 1])
-        reasons = why(event)
+        # Subscriptions are not for everyone who may see what happened.
+        may_see_rules = has_any(request, "subscription", "view", "change")
+        reasons = why(event) if may_see_rules else []
         context |= {
+            "may_see_rules": may_see_rules,
             "is_test": event.type == TEST_EVENT,
             "deliveries": [
                 (each, display.badge(each.status, each.get_status_display()))
@@ -102,33 +120,3 @@ class EventAdmin(ReadOnlyAdmin):
             "more_rules": len(reasons) > SHOWN_RULES,
         }
         return super().render_change_form(request, context, *args, **kwargs)
-
-
-def why(event: Event) -> list[Why]:
-    """For each rule, those that listen to this type first; at most a few more than are shown."""
-    if event.type == TEST_EVENT:  # it goes past the rules
-        return []
-    rules = Rule.objects.using(event._state.db).filter(subscription=OuterRef("pk"))
-    listening = rules.filter(event_type__in=patterns_of(event.type))
-    subscriptions = (
-        Subscription.objects.using(event._state.db)
-        .filter(Exists(rules))
-        .annotate(listens=Exists(listening))
-        .order_by("-listens", "-created_at")[: SHOWN_RULES + 1]
-    )
-    found: list[Why] = []
-    for subscription in subscriptions:
-        for each in fanout.explain(event, subscription):
-            found.append(Why(each, list(_leaves(each.verdict)) if each.verdict else []))
-        if len(found) > SHOWN_RULES:
-            break
-    return found
-
-
-def _leaves(verdict: Verdict) -> Iterator[Verdict]:
-    """The conditions of a group; nothing for a tree without groups, whose reason says it all."""
-    for child in verdict.children:
-        if child.children:
-            yield from _leaves(child)
-        else:
-            yield child

@@ -1,6 +1,9 @@
 """The forms behind the subscription page. The models judge; the forms read what was typed."""
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import MAXYEAR, datetime
 from typing import Any
 
 from django import forms
@@ -9,11 +12,12 @@ from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
+from django_webhooks.admin.catalogue import Doubt, doubts, pattern_choices
+from django_webhooks.conditions import validate
+from django_webhooks.exceptions import ConditionError
 from django_webhooks.models import Rule, Subscription
-from django_webhooks.registry import patterns_of, registry
 
-EVENT_TYPES_ID = "webhooks-event-types"
-"""The one `<datalist>` that every event type input of the page points to."""
+FIRST_YEAR = 2000
 
 MAX_JSON_LENGTH = 200_000
 
@@ -132,8 +136,48 @@ class NewSubscriptionForm(SubscriptionForm):
             try:
                 self.instance.secret = secret
             except ValidationError as error:
-                raise ValidationError(error.messages) from error
+                raise ValidationError(
+                    _(
+                        "A secret starts with whsec_, and base64 of 24 to 64 bytes follows. Leave "
+                        "it empty, and a new one is generated."
+                    )
+                ) from error
         return secret
+
+
+class RecoverForm(forms.Form):
+    """Since when what has failed is to be sent again."""
+
+    since = forms.DateTimeField(
+        label=_("Of events since"),
+        widget=forms.DateTimeInput(
+            format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local", "class": "vTextField"}
+        ),
+    )
+
+    def clean_since(self) -> datetime:
+        since: datetime = self.cleaned_data["since"]
+        if not FIRST_YEAR <= since.year < MAXYEAR:  # a zone may move others out of the calendar
+            raise ValidationError(_("Enter a moment in the life of this site."))
+        return since
+
+
+class EventTypeSelect(forms.Select):
+    """All that is published, grouped by app; what is not (any more) is kept, and shown as such."""
+
+    def optgroups(self, name: str, value: Any, attrs: Any = None) -> Any:
+        self.choices = pattern_choices(value[0] if value else "")
+        return super().optgroups(name, value, attrs)
+
+
+class ConditionsWidget(AdminTextareaWidget):
+    """The text area that the rule builder stands in for, with what is to be said of its content."""
+
+    judge: Callable[[], dict[str, Any]] | None = None
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        judgement = json.dumps(self.judge()) if self.judge else "{}"
+        return super().get_context(name, value, {**(attrs or {}), "data-judgement": judgement})
 
 
 class RuleForm(ModelErrorsForm):
@@ -141,24 +185,64 @@ class RuleForm(ModelErrorsForm):
         label=_("Conditions"),
         empty={},
         help_text=_("A tree of conditions as JSON. Empty: always."),
+        widget=ConditionsWidget(
+            attrs={
+                "rows": 8,
+                "class": "vLargeTextField webhooks-json webhooks-tree",
+                "spellcheck": "false",
+            }
+        ),
     )
 
     class Meta:
         model = Rule
         fields = ["event_type", "conditions"]
-        widgets = {
-            "event_type": AdminTextInputWidget(
-                attrs={"list": EVENT_TYPES_ID, "autocomplete": "off", "spellcheck": "false"}
-            ),
-        }
+        widgets = {"event_type": EventTypeSelect}
+        help_texts = {"event_type": ""}
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.malformed: ConditionError | None = None
+        self.fields["conditions"].widget.judge = self.judge
 
-def known_patterns() -> list[tuple[str, str]]:
-    """Every pattern that a rule may have now, with its meaning; related ones side by side."""
-    patterns = {pattern for each in registry.types for pattern in patterns_of(each.type)} | {"*"}
-    return [(pattern, registry.describe(pattern)) for pattern in sorted(patterns, key=_place)]
+    def clean_conditions(self) -> Any:
+        """Judged here as by the model, for the place of what is wrong."""
+        tree = self.cleaned_data["conditions"]
+        try:
+            validate(tree)
+        except ConditionError as error:
+            self.malformed = error
+            raise ValidationError(str(error)) from error
+        return tree
 
+    def judge(self) -> dict[str, Any]:
+        """The rule as a sentence, what is wrong with it, and what is doubtful, each at its place.
 
-def _place(pattern: str) -> list[str]:
-    """Puts "shop.order.*" right before "shop.order.created"."""
-    return [part.replace("*", "") for part in pattern.split(".")]
+        In JSON values: `{"sentence", "problems": [{"field", "path", "message", "level"}]}`.
+        """
+        if not self.is_bound and not self.instance.pk:
+            return {}
+        problems = [
+            self._problem(name, str(each)) for name, found in self.errors.items() for each in found
+        ]
+        rule = self.instance
+        if problems:
+            return {"sentence": "", "problems": problems}
+        problems = [
+            {**asdict(doubt), "field": "conditions", "level": "warning"}
+            for doubt in self._doubts(rule)
+        ]
+        return {"sentence": str(rule), "problems": problems}
+
+    def _problem(self, name: str, message: str) -> dict[str, str]:
+        problem = {"field": name, "path": "", "message": message, "level": "error"}
+        if name == "conditions" and self.malformed:
+            problem |= {"path": self.malformed.path, "message": self.malformed.message}
+        return problem
+
+    def _doubts(self, rule: Rule) -> Sequence[Doubt]:
+        try:
+            validate(rule.conditions)
+        except ConditionError as error:  # a row from elsewhere
+            return [Doubt(error.path, error.message)]
+        return doubts(rule.event_type, rule.conditions)

@@ -1,11 +1,12 @@
-"""Subscriptions with their rules: made, mended, paused, resumed, tested; their secrets rotated.
+"""Subscriptions with their rules: made, mended, paused, resumed, tested; their secrets rotated;
+what has failed sent again.
 
 A secret is shown exactly once, on the page after it was made. Until then it waits nowhere but
 in its encrypted column: the session only remembers of which subscription to show it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin, messages
@@ -13,91 +14,121 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks.admin.base import FROM_PAGE, PageActionsAdmin
-from django_webhooks.admin.display import badge, moment, two_lines
-from django_webhooks.admin.forms import (
-    EVENT_TYPES_ID,
-    NewSubscriptionForm,
-    RuleForm,
-    SubscriptionForm,
-    known_patterns,
-)
+from django_webhooks.admin import endpoints, overview
+from django_webhooks.admin.base import FROM_PAGE, OVERVIEW, PageActionsAdmin, has_any
+from django_webhooks.admin.display import age, count, moment, plain_moment, two_lines
+from django_webhooks.admin.forms import NewSubscriptionForm, RecoverForm, SubscriptionForm
+from django_webhooks.admin.rules import RuleInline, RuleViews
 from django_webhooks.encryption import Unreadable
-from django_webhooks.models import Rule, Subscription
-from django_webhooks.outbox import publish_test
+from django_webhooks.models import Delivery, Subscription
+from django_webhooks.outbox import (
+    cancel_waiting,
+    failed_since,
+    publish_test,
+    redeliver,
+    waiting_of,
+)
 
 NEW_SECRET = "django_webhooks_new_secret_of"  # noqa: S105
-TROUBLE = ("disabled_reason", "failing_since")
+
+BATCH = 500
+"""Deliveries that are redelivered in one transaction."""
+
+MOST_AT_ONCE = 10_000
+"""Deliveries that are recovered at once; then it is asked again."""
+
 SHOWN_RULES = 5
 SHOWN_SENTENCE = 160
 
 Status = Subscription.Status
 
 
-class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
-    """A rule belongs to its subscription: who may write the one may write the other."""
+class EndpointFilter(admin.SimpleListFilter):
+    """By what the endpoint did when it was last called."""
 
-    model = Rule
-    form = RuleForm
+    title = _("endpoint")
+    parameter_name = "endpoint"
 
-    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
-        return 0 if obj else 1
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("failing", _("failing")), ("well", _("not failing"))]
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _has(request, "view") or _has(request, "change")
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _has(request, "change" if obj else "add")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_add_permission(request, obj)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_add_permission(request, obj)
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any]:
+        if self.value() not in ("failing", "well"):
+            return queryset
+        return queryset.filter(failing_since__isnull=self.value() == "well")
 
 
-class SubscriptionAdmin(PageActionsAdmin):
-    list_display = ["name_and_url", "rule_sentences", "status_badge", "short_mode", "owner"]
-    list_filter = ["status", "mode"]
+class SubscriptionAdmin(RuleViews, PageActionsAdmin):
+    list_display = [
+        "name_and_url",
+        "status_and_trouble",
+        "last_deliveries",
+        "rule_sentences",
+        "owner",
+    ]
+    list_filter = ["status", EndpointFilter, "mode"]
     list_select_related = ["owner"]
     search_fields = ["name", "url"]
     raw_id_fields = ["owner"]
     readonly_fields = [
-        "status",
-        *TROUBLE,
         "header_names",
         "secret_state",
         "public_keys",
-        "created_at",
-        "updated_at",
+        "created",
+        "updated",
     ]
     inlines = [RuleInline]
-    page_actions = ("send_test", "pause", "resume", "rotate_secret")
+    page_actions = ("send_test", "pause", "resume", "rotate_secret", "recover", "cancel_waiting")
     actions = page_actions
+
+    class Media:
+        js = ["django_webhooks/labels.js"]
+
+    def get_urls(self) -> list[Any]:
+        view = overview.make_view(self.admin_site)
+        return [path("overview/", view, name=OVERVIEW), *super().get_urls()]
 
     # The list
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        return super().get_queryset(request).prefetch_related("rules")
+        rows = super().get_queryset(request).prefetch_related("rules")
+        annotated: models.QuerySet[Any] = rows.annotate(
+            succeeded_at=_last(Delivery.Status.SUCCEEDED), gave_up_at=_last(Delivery.Status.FAILED)
+        )
+        return annotated
 
     @admin.display(description=_("subscription"), ordering="name")
     def name_and_url(self, subscription: Subscription) -> SafeString:
-        return two_lines(subscription, subscription.url if subscription.name else "")
-
-    @admin.display(description=_("mode"), ordering="mode")
-    def short_mode(self, subscription: Subscription) -> str:
-        return str(subscription.get_mode_display()).partition(":")[0]
+        named = two_lines(subscription, subscription.url if subscription.name else "")
+        is_usual = subscription.mode == Subscription.Mode.RECURRING
+        return two_lines(named, "" if is_usual else subscription.get_mode_display())
 
     @admin.display(description=_("status"), ordering="status")
-    def status_badge(self, subscription: Subscription) -> SafeString:
-        return badge(subscription.status, subscription.get_status_display())
+    def status_and_trouble(self, subscription: Subscription) -> SafeString:
+        return endpoints.status_and_trouble(subscription)
+
+    @admin.display(description=_("last delivery"))
+    def last_deliveries(self, subscription: Any) -> Any:
+        """Of each outcome the last one, the newer first."""
+        found = {
+            gettext("succeeded"): subscription.succeeded_at,
+            gettext("given up"): subscription.gave_up_at,
+        }
+        lines = sorted(((at, label) for label, at in found.items() if at), reverse=True)
+        return (
+            format_html_join(mark_safe("<br>"), "{} {}", ((label, age(at)) for at, label in lines))
+            or None
+        )
 
     @admin.display(description=_("rules"))
     def rule_sentences(self, subscription: Subscription) -> Any:
@@ -126,15 +157,14 @@ class SubscriptionAdmin(PageActionsAdmin):
                 (None, {"fields": basics}),
                 (_("Requests"), {"fields": ["signature", "secret", "headers", *limits]}),
             ]
-        status = ["status", *(name for name in TROUBLE if getattr(obj, name))]
         headers = ["header_names"]
         if self.has_change_permission(request, obj):  # else all is shown, and these must not be
             headers.append("headers")
         keys = ["signature", "secret_state", *(["public_keys"] if obj.public_keys else [])]
         return [
-            (None, {"fields": [*basics, *status]}),
+            (None, {"fields": basics}),
             (_("Requests"), {"fields": [*keys, *headers, *limits]}),
-            (_("Dates"), {"fields": ["created_at", "updated_at"], "classes": ["collapse"]}),
+            (_("Dates"), {"fields": ["created", "updated"], "classes": ["collapse"]}),
         ]
 
     @admin.display(description=_("headers"))
@@ -158,15 +188,41 @@ class SubscriptionAdmin(PageActionsAdmin):
     def public_keys(self, subscription: Subscription) -> SafeString:
         return _public_keys(subscription)
 
+    @admin.display(description=_("created"))
+    def created(self, subscription: Subscription) -> str:
+        return moment(subscription.created_at)
+
+    @admin.display(description=_("changed"))
+    def updated(self, subscription: Subscription) -> str:
+        return moment(subscription.updated_at)
+
+    def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        """The owner by name, where its own admin can be searched, by this user; else by its key."""
+        model = Subscription._meta.get_field("owner").related_model
+        if not self.admin_site.is_registered(model):
+            return ()
+        owners = self.admin_site.get_model_admin(model)
+        can_search = bool(owners.get_search_fields(request))
+        return ("owner",) if can_search and owners.has_view_permission(request) else ()
+
     def get_page_actions(self, request: HttpRequest, obj: Subscription) -> Sequence[str]:
         verbs = {Status.ACTIVE: "pause", Status.PAUSED: "resume", Status.DISABLED: "resume"}
         offered = verbs.get(Status(obj.status))
         return [each for each in self.page_actions if each not in {*verbs.values()} - {offered}]
 
+    def get_page_action_label(self, name: str, label: str, obj: Subscription) -> str:
+        is_disabled = obj.status == Status.DISABLED
+        return gettext("Re-enable") if name == "resume" and is_disabled else label
+
+    def get_page_links(self, request: HttpRequest, obj: Subscription) -> Sequence[tuple[str, str]]:
+        url = endpoints.deliveries_url(self.admin_site, request, obj)
+        return [(url, gettext("Deliveries"))] if url else []
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        context |= {"event_types": known_patterns(), "event_types_id": EVENT_TYPES_ID}
+        if context["original"] is not None:
+            context["health"] = endpoints.of(self.admin_site, request, context["original"])
         return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Subscription, form: Any, change: bool) -> None:
@@ -244,20 +300,93 @@ class SubscriptionAdmin(PageActionsAdmin):
         return None
 
     def _confirm_rotation(self, request: HttpRequest, subscription: Subscription) -> HttpResponse:
+        old_expires_at = _old_secret_expires_at(subscription)
+        title = gettext("Rotate the secret")
+        return self._ask(
+            request, "rotate_secret", title, subscription, old_expires_at=old_expires_at
+        )
+
+    # Actions on its deliveries: who may change those may do so
+
+    def has_redeliver_permission(self, request: HttpRequest) -> bool:
+        return has_any(request, "delivery", "change")
+
+    @admin.action(description=_("Recover what has failed"), permissions=["redeliver"])
+    def recover(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> HttpResponse | None:
+        """Asks since when, tells how many there are, and only then sends them again."""
+        subscription = self._only_one(request, queryset)
+        if subscription is None:
+            return None
+        form = RecoverForm(
+            request.POST if "since" in request.POST else {"since": _since(subscription)}
+        )
+        since = form.cleaned_data["since"] if form.is_valid() else None
+        if since is None or "confirmed" not in request.POST:
+            title = gettext("Recover what has failed")
+            rows = failed_since(subscription, since) if since else Delivery.objects.none()
+            more = {"form": form, "since": since, "since_text": since and plain_moment(since)}
+            return self._ask(request, "recover", title, subscription, **more, **_counted(rows))
+        ids = list(failed_since(subscription, since).order_by("pk")[:MOST_AT_ONCE])
+        count = sum(redeliver(ids[at : at + BATCH]) for at in range(0, len(ids), BATCH))
+        told = gettext("Recovered %(count)d deliveries that had failed since %(since)s.")
+        self.log_change(
+            request, subscription, told % {"count": count, "since": since.isoformat(" ", "seconds")}
+        )
+        text = ngettext(
+            "%(count)d delivery is sent again.", "%(count)d deliveries are sent again.", count
+        )
+        self._tell(request, text, count, gettext("Nothing has failed since then."))
+        return None
+
+    @admin.action(description=_("Cancel what waits"), permissions=["redeliver"])
+    def cancel_waiting(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> HttpResponse | None:
+        subscription = self._only_one(request, queryset)
+        if subscription is None:
+            return None
+        if "confirmed" not in request.POST:
+            title = gettext("Cancel what waits")
+            counted = _counted(waiting_of(subscription))
+            return self._ask(request, "cancel_waiting", title, subscription, **counted)
+        count = cancel_waiting(subscription, gettext("Cancelled by staff."))
+        self.log_change(request, subscription, gettext("Cancelled %d deliveries.") % count)
+        text = ngettext(
+            "%(count)d delivery is cancelled.", "%(count)d deliveries are cancelled.", count
+        )
+        self._tell(request, text, count, gettext("Nothing was waiting."))
+        return None
+
+    def _only_one(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> Subscription | None:
+        chosen = list(queryset[:2])
+        if len(chosen) == 1:
+            found: Subscription = chosen[0]
+            return found
+        self.message_user(request, gettext("Choose one subscription."), messages.WARNING)
+        return None
+
+    def _ask(
+        self, request: HttpRequest, action: str, title: str, subscription: Subscription, **more: Any
+    ) -> HttpResponse:
+        """A page that asks whether, and how; its form posts the action once more."""
         context = {
             **self.admin_site.each_context(request),
-            "title": gettext("Rotate the secret"),
+            "title": title,
             "subtitle": str(subscription),
             "opts": self.opts,
             "media": self.media,
             "subscription": subscription,
             "page": self.page_of(subscription.pk),
-            "old_expires_at": _old_secret_expires_at(subscription),
+            "action": action,
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
             "from_page": FROM_PAGE,
+            **more,
         }
-        template = "admin/django_webhooks/subscription/rotate_secret.html"
-        return TemplateResponse(request, template, context)
+        return TemplateResponse(
+            request, f"admin/django_webhooks/subscription/{action}.html", context
+        )
 
     def _change_status(
         self,
@@ -326,13 +455,27 @@ def _public_keys(subscription: Subscription) -> SafeString:
     return format_html_join(" ", '<code class="webhooks-secret">{}</code>', keys)
 
 
+def _counted(rows: models.QuerySet[Delivery]) -> dict[str, Any]:
+    """How many a page is to ask about; more than `MOST_AT_ONCE` are not counted."""
+    number = rows.order_by()[:MOST_AT_ONCE].count()
+    return {"count": number, "count_text": count(number, MOST_AT_ONCE), "most": MOST_AT_ONCE}
+
+
+def _last(status: str) -> models.Subquery:
+    """When the last delivery with that outcome ended: one look into an index."""
+    rows = Delivery.objects.filter(subscription=models.OuterRef("pk"), status=status)
+    ended = rows.filter(completed_at__isnull=False).order_by("-completed_at")
+    return models.Subquery(ended.values("completed_at")[:1])
+
+
+def _since(subscription: Subscription) -> datetime:
+    """Since when it probably has to be recovered: events occur before they fail."""
+    return (subscription.failing_since or timezone.now()) - timedelta(days=1)
+
+
 def _old_secret_expires_at(subscription: Subscription) -> str | None:
     """As the page writes moments; None once it is over."""
     expires_at = subscription.old_secret_expires_at()
     if expires_at is None or expires_at.timestamp() <= timezone.now().timestamp():
         return None
-    return moment(expires_at)
-
-
-def _has(request: HttpRequest, permission: str) -> bool:
-    return request.user.has_perm(f"django_webhooks.{permission}_subscription")
+    return plain_moment(expires_at)

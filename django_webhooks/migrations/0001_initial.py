@@ -181,7 +181,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(fields=['subscription', 'status'], name='webhooks_delivery_status'),
+            index=models.Index(fields=['subscription', 'status', 'completed_at'], name='webhooks_delivery_status'),
         ),
         migrations.AddIndex(
             model_name='delivery',

@@ -1,0 +1,288 @@
+"""The rules of a subscription: written in the builder, tried before they are saved.
+
+The builder is `static/django_webhooks/rule-builder.js`; the words and the judgement are made here.
+Nothing that is tried is saved or sent.
+"""
+
+import json
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models
+from django.forms.models import BaseInlineFormSet
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import path, reverse
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_POST
+
+from django_webhooks import fanout
+from django_webhooks.admin.base import has_any
+from django_webhooks.admin.catalogue import describe_catalogue, doubts
+from django_webhooks.admin.forms import RuleForm
+from django_webhooks.admin.rehearsal import rehearse
+from django_webhooks.admin.why import show
+from django_webhooks.models import Event, Rule, Subscription
+from django_webhooks.registry import EventType, registry
+
+SHOWN_EVENTS = 10
+OFFERED_OBJECTS = 20
+SHOWN_LABEL = 100
+
+VIEWS = {
+    "check": "django_webhooks_rule_check",
+    "try": "django_webhooks_rule_try",
+    "object": "django_webhooks_rule_object",
+    "objects": "django_webhooks_rule_objects",
+}
+"""What the builder asks for, and the names of the URLs."""
+
+CONNECTIVES = {
+    "all": _("All of these hold"),
+    "any": _("At least one of these holds"),
+    "not": _("This does not hold"),
+}
+
+TEXTS = {
+    "conditions": _("Conditions"),
+    "always": _("No conditions: each event of this type is sent."),
+    "condition": _("Condition %s"),
+    "group": _("Group %s"),
+    "field": _("field"),
+    "operator": _("operator"),
+    "value": _("value"),
+    "valueType": _("type of the value"),
+    "path": _("path, such as customer.email"),
+    "choose": _("Choose…"),
+    "chooseField": _("Choose a field…"),
+    "otherPath": _("Another path…"),
+    "notPublished": _("(not published)"),
+    "notOffered": _("(not one of the choices)"),
+    "noOperator": _("(not an operator)"),
+    "true": _("true"),
+    "false": _("false"),
+    "empty": _("(empty)"),
+    "asText": _("text"),
+    "asNumber": _("number"),
+    "asBoolean": _("true or false"),
+    "utc": _("UTC"),
+    "onePerLine": _("One value per line."),
+    "add": _("Add a condition"),
+    "addGroup": _("Add a group"),
+    "up": _("Move up"),
+    "down": _("Move down"),
+    "wrap": _("Put into a group"),
+    "remove": _("Remove"),
+    "added": _("Added."),
+    "removed": _("Removed."),
+    "wrapped": _("Put into a group."),
+    "movedUp": _("Moved up."),
+    "movedDown": _("Moved down."),
+    "asJson": _("Edit as JSON"),
+    "asForm": _("Edit as a form"),
+    "notJson": _("This is not valid JSON: mend it, or empty it."),
+    "tryIt": _("Try it, before it is saved"),
+    "tryEvents": _("Try it on the last events"),
+    "tryObject": _("Show what would be sent"),
+    "asType": _("What happens to the object"),
+    "object": _("Key of an object"),
+    "result": _("Result"),
+    "wait": _("One moment…"),
+    "noAnswer": _("There was no answer. Reload the page, and try again."),
+}
+"""What the scripts say."""
+
+
+class RuleFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
+    builder = "{}"
+    """What the scripts know, in JSON."""
+
+
+class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
+    """A rule belongs to its subscription: who may write the one may write the other."""
+
+    model = Rule
+    form = RuleForm
+    formset = RuleFormSet
+    template = "admin/django_webhooks/subscription/rules.html"
+
+    class Media:
+        js = [
+            f"django_webhooks/{name}.js"
+            for name in ("rule-tree", "rule-values", "rule-trial", "rule-builder")
+        ]
+        css = {"all": ["django_webhooks/rules.css"]}
+
+    def get_extra(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
+        return 0 if obj else 1
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        formset = super().get_formset(request, obj, **kwargs)
+        assert issubclass(formset, RuleFormSet)  # made anew for each request
+        formset.builder = json.dumps(self._builder(request, obj), default=str)
+        return formset
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return has_any(request, "subscription", "view", "change")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return has_any(request, "subscription", "change" if obj else "add")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_add_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_add_permission(request, obj)
+
+    def _builder(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        """All that the builder knows."""
+        offered = VIEWS if _may_see_events(request) else {"check": VIEWS["check"]}
+        site = self.admin_site.name
+        return {
+            **describe_catalogue(),
+            "texts": {**TEXTS, "connectives": CONNECTIVES},
+            "urls": {
+                each: reverse(f"admin:{name}", current_app=site) for each, name in offered.items()
+            },
+            "subscription": str(obj.pk) if obj else "",
+        }
+
+
+class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
+    """The pages of a subscription answer the builder, too."""
+
+    def get_urls(self) -> list[Any]:
+        answers = {
+            "check": self.check_rule,
+            "try": self.try_rule,
+            "object": self.try_object,
+            "objects": self.offer_objects,
+        }
+        own = [
+            path(
+                f"rules/{each}/",
+                require_POST(self.admin_site.admin_view(view)),
+                name=VIEWS[each],
+            )
+            for each, view in answers.items()
+        ]
+        return [*own, *super().get_urls()]
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        for rule in form.instance.rules.all():
+            for doubt in doubts(rule.event_type, rule.conditions):
+                messages.warning(request, f"“{rule}”: {doubt.message}")
+
+    def check_rule(self, request: HttpRequest) -> HttpResponse:
+        """The rule as a sentence, and what is wrong with it or doubtful."""
+        _require(_may_write(request))
+        return JsonResponse(RuleForm(request.POST).judge())
+
+    def try_rule(self, request: HttpRequest) -> HttpResponse:
+        """Which of the last events it would have fired on, and which it nearly would have."""
+        _require(_may_write(request) and _may_see_events(request))
+        form = RuleForm(request.POST)
+        if not form.is_valid():
+            return self._show_trial(request, {"problems": form.judge()["problems"]})
+        rule = form.save(commit=False)
+        found = fanout.preview(rule.event_type, rule.conditions, using=_database())
+        matched = ngettext(
+            "%(matched)d of the last %(checked)d event would have matched.",
+            "%(matched)d of the last %(checked)d events would have matched.",
+            found.checked,
+        )
+        context = {
+            "rule": rule,
+            "checked": found.checked,
+            "count": matched % {"matched": found.matched, "checked": found.checked},
+            "matching": self._verdicts(rule, found.events[:SHOWN_EVENTS]),
+            "more": max(found.matched - SHOWN_EVENTS, 0),
+            "near": self._verdicts(rule, found.near),
+        }
+        return self._show_trial(request, context)
+
+    def try_object(self, request: HttpRequest) -> HttpResponse:
+        """What would be sent for an object as it is now."""
+        event_type = self._published(request)
+        form = RuleForm(request.POST)
+        if not form.is_valid():
+            return self._show_trial(request, {"problems": form.judge()["problems"]})
+        instance = self._find(request, event_type)
+        if instance is None:
+            name = event_type.webhook.model._meta.verbose_name if event_type.webhook else ""
+            message = gettext("There is no %s with this key.") % name
+            return self._show_trial(request, {"problems": [{"message": message}]})
+        rule = form.save(commit=False)
+        subscription = self._subscription(request)
+        found = rehearse(event_type, instance, rule, subscription)
+        verdict = show([found.verdict]) if found.verdict else ""
+        context = {"rehearsal": found, "rule": rule, "verdict": verdict, "object": instance}
+        return self._show_trial(request, context)
+
+    def offer_objects(self, request: HttpRequest) -> HttpResponse:
+        """Keys and names of the newest objects that an event type is about."""
+        newest = self._objects(request, self._published(request)).order_by("-pk")[:OFFERED_OBJECTS]
+        objects = [(str(each.pk), str(each)[:SHOWN_LABEL]) for each in newest]
+        return JsonResponse({"objects": objects})
+
+    def _show_trial(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+        return render(request, "admin/django_webhooks/subscription/trial.html", context)
+
+    def _verdicts(self, rule: Rule, events: Any) -> list[Any]:
+        verdicts = fanout.judge(rule.conditions, events)
+        return [(event, show([verdict])) for event, verdict in zip(events, verdicts, strict=True)]
+
+    def _published(self, request: HttpRequest) -> EventType:
+        """The type that is asked for, if its objects may be seen."""
+        _require(_may_write(request) and _may_see_events(request))
+        found = registry.get_type(request.POST.get("type", ""))
+        _require(found is not None and found.webhook is not None)
+        assert found is not None
+        assert found.webhook is not None
+        options = found.webhook.model._meta
+        names = [f"{options.app_label}.{verb}_{options.model_name}" for verb in ("view", "change")]
+        _require(any(request.user.has_perm(name) for name in names))
+        return found
+
+    def _objects(self, request: HttpRequest, event_type: EventType) -> models.QuerySet[Any]:
+        """Those that the model's own admin shows to this user, where there is one."""
+        assert event_type.webhook is not None
+        model = event_type.webhook.model
+        if self.admin_site.is_registered(model):
+            return self.admin_site.get_model_admin(model).get_queryset(request)
+        return model._default_manager.all()
+
+    def _find(self, request: HttpRequest, event_type: EventType) -> Any:
+        try:
+            return self._objects(request, event_type).filter(pk=request.POST["object"]).first()
+        except (KeyError, ValueError, ValidationError, OverflowError):
+            return None
+
+    def _subscription(self, request: HttpRequest) -> Subscription:
+        """The one whose page this is; on the page of a new one, one like any other."""
+        key = request.POST.get("subscription")
+        found = self.get_object(request, key) if key else None
+        if found is not None and self.has_view_or_change_permission(request, found):
+            return found  # type: ignore[no-any-return]
+        return Subscription(url="https://…")
+
+
+def _database() -> str:
+    return Event.objects.db
+
+
+def _may_write(request: HttpRequest) -> bool:
+    return has_any(request, "subscription", "add", "change")
+
+
+def _may_see_events(request: HttpRequest) -> bool:
+    """Trying a rule shows what they hold."""
+    return has_any(request, "event", "view", "change")
+
+
+def _require(allowed: bool) -> None:
+    if not allowed:
+        raise PermissionDenied

@@ -1,0 +1,80 @@
+"""Why, and why not: the verdict on each condition, as the pages show it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Exists, OuterRef
+from django.template.loader import render_to_string
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from django_webhooks import fanout
+from django_webhooks.conditions import Verdict
+from django_webhooks.models import Delivery, Event, Rule, Subscription
+from django_webhooks.registry import TEST_EVENT, patterns_of
+
+SHOWN_RULES = 50
+
+
+@dataclass(frozen=True)
+class Why:
+    """A row of the table: a rule, and the verdict on each of its conditions."""
+
+    explanation: fanout.Explanation
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self.explanation.verdict
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        return [self.verdict] if self.verdict else []
+
+    @property
+    def reason(self) -> str:
+        """What the verdicts do not say already."""
+        verdict = self.verdict
+        told = verdict is not None and self.explanation.reason in (verdict.sentence, verdict.reason)
+        return "" if told else self.explanation.reason
+
+
+def why(event: Event) -> list[Why]:
+    """For each rule, those that listen to this type first; at most a few more than are shown."""
+    if event.type == TEST_EVENT:  # it goes past the rules
+        return []
+    rules = Rule.objects.using(event._state.db).filter(subscription=OuterRef("pk"))
+    listening = rules.filter(event_type__in=patterns_of(event.type))
+    subscriptions = (
+        Subscription.objects.using(event._state.db)
+        .filter(Exists(rules))
+        .annotate(listens=Exists(listening))
+        .order_by("-listens", "-created_at")[: SHOWN_RULES + 1]
+    )
+    found: list[Why] = []
+    for subscription in subscriptions:
+        found += map(Why, fanout.explain(event, subscription))
+        if len(found) > SHOWN_RULES:
+            break
+    return found
+
+
+def how_it_matched(delivery: Delivery) -> SafeString:
+    """The verdicts of the rule that made a delivery, as it reads now."""
+    found = fanout.explain_delivery(delivery)
+    if found is None or found.verdict is None:
+        text = _("By the rules as they are now it would not be made: they were changed since.")
+        return format_html("<p>{}</p>", text)
+    sentence = str(found.rule)
+    changed = not delivery.matched.startswith(sentence[: len(delivery.matched)])
+    text = _("The rule reads now: %s") % sentence if changed else ""
+    return format_html(
+        "{}{}", format_html("<p>{}</p>", text) if text else "", show([found.verdict])
+    )
+
+
+def show(verdicts: Sequence[Verdict]) -> SafeString:
+    """A list of the conditions, groups within groups, each with its verdict and reason."""
+    context: dict[str, Any] = {"verdicts": verdicts}
+    return render_to_string("admin/django_webhooks/verdicts.html", context)

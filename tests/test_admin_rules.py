@@ -1,0 +1,405 @@
+"""What the rule builder asks the server, by hand: who may, what is said, and what never is."""
+
+import html
+import json
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from django_webhooks import worker
+from django_webhooks.admin import catalogue
+from django_webhooks.models import Delivery, Event, Subscription
+from django_webhooks.registry import EventType, ModelWebhook, registry
+from tests.shop.models import Customer, Order, Unheard
+
+URL = "https://receiver.example.com/hook"
+PAID = {"field": "status", "op": "changed_to", "value": "paid"}
+BIG = {"field": "total", "op": "gte", "value": 1000}
+VIEWS = ["check", "try", "object", "objects"]
+EVERYTHING = ("change_subscription", "view_event", "view_order")
+
+
+def ask(client: Client, view: str, tree: object = None, **fields: object):
+    data = {"event_type": "shop.order.updated", "conditions": json.dumps(tree or {}), **fields}
+    return client.post(reverse(f"admin:django_webhooks_rule_{view}"), data)
+
+
+def text_of(response) -> str:
+    return html.unescape(response.content.decode())
+
+
+def user_with(*codenames: str) -> Client:
+    user = User.objects.create_user("clerk", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def subscription(db) -> Subscription:
+    return Subscription.objects.create(
+        name="Shop", url=URL, headers={"Authorization": "Bearer tr0ub4dor"}
+    )
+
+
+@pytest.fixture
+def order(subscription) -> Order:
+    """One that was paid, and whose events were kept."""
+    subscription.rules.create(event_type="shop.order.*")
+    made = Order.objects.create(number="A-1", total=740)
+    made.status = "paid"
+    made.save()
+    return made
+
+
+# What is said of a rule
+
+
+def test_a_rule_is_read_back_as_a_sentence(admin_client):
+    answer = ask(admin_client, "check", {"all": [PAID, BIG]}).json()
+    assert answer == {
+        "sentence": "order updated, when status changes to “paid” and total is at least 1000",
+        "problems": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"tree": {"all": [BIG, {"any": [{"field": "x", "op": "above"}]}]}}, "all[1].any[0].op"),
+        ({"tree": {"field": "", "op": "eq", "value": 1}}, "field"),
+        ({"tree": {"all": []}}, "all"),
+        ({"conditions": "{"}, ""),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(admin_client, fields, problem):
+    answer = ask(admin_client, "check", **fields).json()
+    [found] = answer["problems"]
+    assert (found["field"], found["path"], found["level"]) == ("conditions", problem, "error")
+    assert not found["message"].startswith(problem + ":") or not problem
+    assert answer["sentence"] == ""
+
+
+def test_a_type_that_nothing_publishes_is_wrong_at_its_field(admin_client):
+    [found] = ask(admin_client, "check", event_type="shop.ordr.*").json()["problems"]
+    assert found["field"] == "event_type"
+    assert "Did you mean" in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "tree", "path", "words"),
+    [
+        ("shop.order.created", PAID, "", "no value before the change"),
+        ("shop.order.created", {"all": [BIG, PAID]}, "all[1]", "no value before the change"),
+        ("billing.notice", PAID, "", "no value before the change"),
+        ("shop.order.*", {"not": {"field": "x", "op": "exists"}}, "not", "no field “x”"),
+        ("shop.order.*", {"field": "total.cents", "op": "exists"}, "", "no field"),
+        ("billing.invoice_paid", {"field": "bill", "op": "exists"}, "", "no field “bill”"),
+        ("shop.order.*", {"field": "total", "op": "gt", "value": "many"}, "", "“many”"),
+        ("shop.order.*", {"field": "total", "op": "in", "value": [1, "x"]}, "", "“x”"),
+        ("shop.order.*", {"field": "status", "op": "eq", "value": "payed"}, "", "“payed”"),
+    ],
+)
+def test_what_can_never_be_is_doubted_and_not_refused(admin_client, pattern, tree, path, words):
+    answer = ask(admin_client, "check", tree, event_type=pattern).json()
+    [found] = answer["problems"]
+    assert (found["path"], found["level"]) == (path, "warning")
+    assert words in found["message"]
+    assert answer["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "tree"),
+    [
+        ("shop.order.*", PAID),
+        ("*", {"field": "sku", "op": "eq", "value": "x"}),
+        ("shop.order.*", {"field": "customer", "op": "is_null"}),
+        ("shop.gadget.*", {"field": "meta.any.thing", "op": "exists"}),
+        ("shop.gadget.*", {"field": "at", "op": "gt", "value": "2026-01-01"}),
+        ("billing.notice", {"field": "whatever", "op": "exists"}),
+        ("shop.order.*", {"field": "status", "op": "startswith", "value": "pa"}),
+        ("shop.order.*", {}),
+    ],
+)
+def test_what_may_be_is_not_doubted(admin_client, pattern, tree):
+    assert ask(admin_client, "check", tree, event_type=pattern).json()["problems"] == []
+
+
+# The catalogue
+
+
+def test_patterns_are_grouped_by_app_with_a_pattern_before_its_types(db):
+    choices = dict(catalogue.pattern_choices())
+    assert list(choices)[:2] == ["", "*"]
+    shop = [pattern for pattern, _label in choices["Shop"]]
+    assert shop.index("shop.order.*") + 1 == shop.index("shop.order.created")
+    assert dict(choices["Shop"])["shop.order.*"] == "Any change of order (shop.order.*)"
+    assert "crm.customer.created" in shop  # by its model's app
+    assert "billing.invoice_paid" in dict(choices["Billing"])
+
+
+def test_a_pattern_that_is_not_published_any_more_is_kept_on_the_page(admin_client, subscription):
+    subscription.rules.create(event_type="*")
+    subscription.rules.update(event_type="gone.type")
+    url = reverse("admin:django_webhooks_subscription_change", args=[subscription.pk])
+    shown = text_of(admin_client.get(url))
+    assert '<option value="gone.type" selected>gone.type (nothing publishes it)</option>' in shown
+
+
+def test_fields_of_a_type_come_from_its_model_its_schema_or_its_example(db):
+    order = {
+        each.path: each for each in catalogue.fields_of(registry.require_type("shop.order.created"))
+    }
+    assert order["total"].kind == "number"
+    assert order["status"].choices == ["pending", "paid", "shipped"]
+    assert order["customer.email"].kind == "text"
+    [invoice] = catalogue.fields_of(registry.require_type("billing.invoice_paid"))
+    assert (invoice.path, invoice.kind) == ("invoice", "number")
+    example = {"total": "9.80", "on": "2026-11-24", "at": "2026-11-24T10:00:00Z", "sku": "TEA"}
+    EventType("billing.sent", example=example)
+    try:
+        kinds = [each.kind for each in catalogue.fields_of(registry.require_type("billing.sent"))]
+        assert kinds == ["number", "date", "datetime", "text"]
+    finally:
+        registry.remove_type("billing.sent")
+    schema = {"properties": {"at": {"type": ["string", "null"], "format": "date-time"}}}
+    EventType("billing.dunned", schema=schema)
+    try:
+        [at] = catalogue.fields_of(registry.require_type("billing.dunned"))
+        assert (at.path, at.kind) == ("at", "datetime")
+    finally:
+        registry.remove_type("billing.dunned")
+
+
+def test_a_serializer_that_breaks_takes_only_its_fields_from_the_builder(admin_client):
+    class Broken:
+        def __init__(self) -> None:
+            raise RuntimeError
+
+    registry.add(Unheard, type("UnheardWebhook", (ModelWebhook,), {"serializer_class": Broken}))
+    try:
+        described = catalogue.describe_catalogue()
+        assert described["shapes"][described["patterns"]["shop.unheard.created"]["shapes"][0]] == []
+        assert ask(admin_client, "check", BIG, event_type="shop.unheard.*").json()["sentence"]
+    finally:
+        registry.remove(Unheard)
+
+
+# Trying
+
+
+def test_trying_counts_what_would_have_matched_and_says_what_each_condition_said(
+    admin_client, order
+):
+    other = Order.objects.create(number="A-2", total=1540)
+    other.status = "paid"
+    other.save()
+    response = ask(admin_client, "try", {"all": [PAID, BIG]})
+    shown = text_of(response)
+    assert "1 of the last 2 events would have matched." in shown
+    assert "Nearly matching" in shown
+    assert "total 740.00 is not at least 1000" in shown
+    assert "total 1540.00 is at least 1000" in shown
+
+
+def test_what_is_unknown_is_shown_as_unknown_with_its_reason(admin_client, order):
+    Event.objects.filter(type="shop.order.updated").update(data={"status": "paid"})
+    shown = text_of(ask(admin_client, "try", BIG))
+    assert "unknown: total is missing" in shown
+    assert "webhooks-is-unknown" in shown
+
+
+def test_without_events_it_says_how_to_get_some(admin_client):
+    assert "keep_events = True" in text_of(ask(admin_client, "try"))
+
+
+@pytest.mark.parametrize("view", ["try", "object"])
+def test_a_malformed_rule_can_not_be_tried_and_says_why(admin_client, order, view):
+    tree = {"all": [{"field": "x", "op": "<b>"}]}
+    response = ask(admin_client, view, tree, type="shop.order.updated", object=order.pk)
+    assert "all[0].op" in text_of(response)
+    assert "<b>" not in response.content.decode()
+
+
+def test_trying_writes_nothing_and_sends_nothing(admin_client, order, subscription):
+    before = (Event.objects.count(), Delivery.objects.count(), subscription.rules.count())
+    ask(admin_client, "try", BIG)
+    ask(admin_client, "object", BIG, type="shop.order.updated", object=order.pk)
+    after = (Event.objects.count(), Delivery.objects.count(), subscription.rules.count())
+    assert after == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_shown_for_an_object_is_what_is_sent(admin_client, subscribe, receiver):
+    subscription = subscribe("shop.order.created", headers={"X-Shop": "7"})
+    order = Order.objects.create(number="A-1", total=740)
+    worker.drain()
+    [request] = receiver.requests
+    response = ask(
+        admin_client,
+        "object",
+        event_type="shop.order.created",
+        type="shop.order.created",
+        object=order.pk,
+        subscription=subscription.pk,
+    )
+    found = response.context["rehearsal"]
+    assert found.fires
+    sent = json.loads(request.body)
+    shown = json.loads(found.body)
+    assert (shown["type"], shown["data"]) == (sent["type"], sent["data"])
+    names = {name.lower() for name in found.headers}
+    assert names <= {name.lower() for name in request.headers}
+    assert {"webhook-id", "webhook-signature", "x-shop", "content-type"} <= names
+
+
+def test_neither_secret_nor_header_value_nor_a_signature_is_shown(
+    admin_client, order, subscription
+):
+    response = ask(
+        admin_client,
+        "object",
+        type="shop.order.updated",
+        object=order.pk,
+        subscription=subscription.pk,
+    )
+    shown = text_of(response)
+    assert "Authorization: ••••••" in shown
+    assert "webhook-signature: v1,••••••" in shown
+    for hidden in ("tr0ub4dor", subscription.secret, subscription.secret.removeprefix("whsec_")):
+        assert hidden not in shown
+
+
+@pytest.mark.parametrize("key", ["", "0", "x", "9" * 40, "\x00"])
+def test_an_object_that_is_not_there_is_an_answer(admin_client, order, key):
+    response = ask(admin_client, "object", type="shop.order.updated", object=key)
+    assert response.status_code == 200
+    assert "There is no order with this key." in text_of(response)
+
+
+def test_an_object_that_can_not_be_rendered_says_why(admin_client, order, monkeypatch):
+    def fail(self, instance):
+        raise ValueError("<i>no</i>")
+
+    monkeypatch.setattr("tests.shop.webhooks.OrderWebhook.get_owner", fail)
+    response = ask(admin_client, "object", type="shop.order.updated", object=order.pk)
+    assert "ValueError: <i>no</i>" in text_of(response)
+    assert "<i>" not in response.content.decode()
+
+
+def test_an_object_of_another_owner_would_not_be_sent(admin_client, order, subscription):
+    subscription.owner = User.objects.create_user("someone")
+    subscription.save()
+    fields = {"type": "shop.order.updated", "object": order.pk, "subscription": subscription.pk}
+    assert "belongs to another owner" in text_of(ask(admin_client, "object", **fields))
+
+
+def test_the_newest_objects_are_offered(admin_client, order):
+    Customer.objects.create(name="x")
+    newer = Order.objects.create(number="A-2")
+    answer = ask(admin_client, "objects", type="shop.order.updated").json()
+    assert answer == {"objects": [[str(newer.pk), "A-2"], [str(order.pk), "A-1"]]}
+
+
+# Who may
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(
+    "codenames",
+    [
+        (),
+        ("view_subscription", "view_event", "view_order"),
+        ("change_delivery", "view_event", "view_order"),
+    ],
+)
+def test_who_may_not_write_rules_may_not_ask_even_by_hand(order, view, codenames):
+    fields = {"type": "shop.order.updated", "object": order.pk}
+    assert ask(user_with(*codenames), view, BIG, **fields).status_code == 403
+
+
+@pytest.mark.parametrize("view", ["try", "object", "objects"])
+def test_who_may_not_see_events_may_not_try(order, view):
+    client = user_with("change_subscription", "view_order")
+    fields = {"type": "shop.order.updated", "object": order.pk}
+    assert ask(client, view, BIG, **fields).status_code == 403
+    assert ask(client, "check", BIG).status_code == 200
+
+
+@pytest.mark.parametrize("view", ["object", "objects"])
+def test_who_may_not_see_the_objects_may_not_try_them(order, view):
+    client = user_with("change_subscription", "view_event")
+    fields = {"type": "shop.order.updated", "object": order.pk}
+    assert ask(client, view, BIG, **fields).status_code == 403
+    assert ask(client, "try", BIG).status_code == 200
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_who_may_everything_it_needs_may_ask(order, view):
+    fields = {"type": "shop.order.updated", "object": order.pk}
+    assert ask(user_with(*EVERYTHING), view, BIG, **fields).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["", "billing.notice", "nothing.at_all"])
+def test_only_a_type_with_objects_has_objects(admin_client, order, name):
+    assert ask(admin_client, "objects", type=name).status_code == 403
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_builder_is_answered_only_to_posts_of_our_own_pages(db, view):
+    user = User.objects.create_superuser("boss")
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user)
+    assert ask(client, view, BIG).status_code == 403
+    assert client.get(reverse(f"admin:django_webhooks_rule_{view}")).status_code == 405
+    response = ask(Client(), view, BIG)
+    assert response.status_code == 302
+    assert "/login/" in response.url
+
+
+# Why, and why not
+
+
+def test_the_event_page_names_subscriptions_only_to_those_who_may_see_them(order, subscription):
+    Delivery.objects.create(
+        event=Event.objects.latest("pk"), subscription=subscription, matched="order updated"
+    )
+    url = reverse("admin:django_webhooks_event_change", args=[Event.objects.latest("pk").pk])
+    shown = text_of(user_with("view_event").get(url))
+    assert "Shop" not in shown.partition('id="content"')[2].replace("shop.order", "")
+    assert "Why, and why not" not in shown
+    assert "order updated" not in shown
+
+
+def test_the_event_page_shows_groups_within_groups(admin_client, order, subscription):
+    subscription.rules.update(conditions={"all": [PAID, {"any": [BIG, {"not": BIG}]}]})
+    event = Event.objects.filter(type="shop.order.updated").get()
+    shown = text_of(
+        admin_client.get(reverse("admin:django_webhooks_event_change", args=[event.pk]))
+    )
+    for words in ("all of", "any of", "status changed from “pending” to “paid”"):
+        assert words in shown
+    assert shown.count("total 740.00 is not at least 1000") == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_delivery_page_says_how_its_rule_matched(admin_client, subscribe, receiver):
+    subscription = subscribe("shop.order.updated", {"any": [PAID, BIG]})
+    order = Order.objects.create(number="A-1", total=740)
+    order.status = "paid"
+    order.save()
+    worker.drain()
+    url = reverse("admin:django_webhooks_delivery_change", args=[Delivery.objects.get().pk])
+    shown = text_of(admin_client.get(url))
+    assert "status changed from “pending” to “paid”" in shown
+    assert "total 740.00 is not at least 1000" in shown
+    assert "The rule reads now" not in shown
+    subscription.rules.update(conditions={"not": BIG})
+    assert "The rule reads now: order updated, when total is not at least 1000" in text_of(
+        admin_client.get(url)
+    )
+    subscription.rules.all().delete()
+    assert "they were changed since" in text_of(admin_client.get(url))

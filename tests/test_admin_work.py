@@ -1,0 +1,643 @@
+"""Working webhooks in the admin: what it says of endpoints and attempts, and what staff may do."""
+
+import html
+import re
+import shlex
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_webhooks import worker
+from django_webhooks.admin import base, deliveries, mends, overview, subscriptions
+from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
+from tests.shop.models import Order
+from tests.test_admin import act, messages_of, page, text_of, user_with
+
+URL = "https://receiver.example.com/hook"
+HOUR = timedelta(hours=1)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def subscription() -> Subscription:
+    return Subscription.objects.create(name="Shop", url=URL)
+
+
+@pytest.fixture
+def deliver(subscription):
+    """Makes a delivery with one attempt: `deliver("failed", ago=HOUR, error="timeout")`."""
+
+    def make(status="failed", *, ago=HOUR, attempt=True, to=subscription, **fields) -> Delivery:
+        at = timezone.now() - ago
+        event = Event.objects.create(
+            type="shop.order.updated",
+            subject_type="shop.order",
+            subject_id="7",
+            body='{"a":"it\'s"}',
+            occurred_at=at,
+            fanned_out_at=at,
+        )
+        pending = status == "pending"
+        made = Delivery.objects.create(
+            event=event,
+            subscription=to,
+            status=status,
+            attempt_count=int(attempt),
+            completed_at=None if pending else at,
+            next_attempt_at=timezone.now() + HOUR if pending else None,
+            reason="HTTP 503" if status != "succeeded" else "",
+            **{name: fields.pop(name) for name in ("lease_token",) if name in fields},
+        )
+        if attempt:
+            wrong = {"status_code": 503, "error": "status"} if status != "succeeded" else {}
+            values = {"number": 1, "started_at": at, "duration_ms": 31, "url": URL}
+            Attempt.objects.create(delivery=made, **values | wrong | fields)
+        return made
+
+    return make
+
+
+# A dead endpoint is seen
+
+
+def test_a_failing_endpoint_does_not_look_calm_in_the_list(admin_client, subscription):
+    Subscription.objects.update(failing_since=timezone.now() - 3 * HOUR, failure_count=7)
+    Subscription.objects.create(name="Well", url=URL)
+    shown = text_of(admin_client.get(page("subscription_changelist")))
+    assert "failing</span>" in shown
+    assert re.search(r"for 3\shours", shown)
+    found = admin_client.get(page("subscription_changelist") + "?endpoint=failing")
+    assert [str(each) for each in found.context["cl"].result_list] == ["Shop"]
+    found = admin_client.get(page("subscription_changelist") + "?endpoint=well")
+    assert [str(each) for each in found.context["cl"].result_list] == ["Well"]
+
+
+def test_the_list_tells_of_the_last_delivery(admin_client, deliver):
+    deliver("succeeded", ago=2 * HOUR)
+    deliver("failed")
+    shown = text_of(admin_client.get(page("subscription_changelist")))
+    assert re.search(r"given up 1\shour ago<br>succeeded 2\shours ago", shown)
+
+
+def test_the_page_tells_why_an_endpoint_is_held_back_and_how_it_does(
+    admin_client, subscription, deliver
+):
+    deliver("failed")
+    deliver("succeeded")
+    deliver("pending")
+    now = timezone.now()
+    Subscription.objects.update(
+        failing_since=now - HOUR, failure_count=7, held_until=now + timedelta(minutes=9)
+    )
+    shown = text_of(admin_client.get(page("subscription_change", subscription.pk)))
+    assert "7 in a row" in shown
+    assert "held back until" in shown
+    assert "<b>33.3 %</b>" in shown
+    assert "<b>31 ms</b>" in shown
+    assert re.search(r"Waiting</dt>\s*<dd><b>1</b>", shown)
+    assert 'aria-label="Last 24 hours: 3 attempts, 2 of them failed' in shown
+    assert page("delivery_changelist") + f"?subscription__id__exact={subscription.pk}" in shown
+
+
+def test_a_disabled_subscription_says_why_and_is_re_enabled(admin_client, subscription):
+    subscription.disable("The endpoint answered 410 Gone.")
+    shown = text_of(admin_client.get(page("subscription_change", subscription.pk)))
+    assert "The endpoint answered 410 Gone." in shown
+    assert "Re-enable</button>" in shown
+    act(admin_client, "subscription", "resume", subscription)
+    subscription.refresh_from_db()
+    assert subscription.status == "active"
+
+
+# Recover, cancel
+
+
+def test_recovery_tells_how_many_before_it_is_confirmed(admin_client, subscription, deliver):
+    recent, old = deliver("failed"), deliver("failed", ago=100 * HOUR)
+    since = (timezone.localtime() - 3 * HOUR).strftime("%Y-%m-%dT%H:%M")
+    response = act(admin_client, "subscription", "recover", subscription, since=since)
+    assert "1 delivery has failed" in text_of(response)
+    assert not Delivery.objects.filter(status="pending").exists()
+    assert not LogEntry.objects.exists()
+
+    [kept] = re.findall(r'type="hidden" name="since" value="([^"]+)"', text_of(response))
+    response = act(admin_client, "subscription", "recover", subscription, since=kept, confirmed="1")
+    assert messages_of(response) == ["1 delivery is sent again."]
+    recent.refresh_from_db()
+    old.refresh_from_db()
+    assert (recent.status, old.status) == ("pending", "failed")
+    assert "Recovered 1 deliveries" in LogEntry.objects.get().change_message
+
+
+def test_recovery_begins_before_the_endpoint_failed(admin_client, subscription, deliver):
+    Subscription.objects.update(failing_since=timezone.now() - 30 * HOUR)
+    deliver("failed", ago=40 * HOUR)
+    assert "1 delivery has failed" in text_of(
+        act(admin_client, "subscription", "recover", subscription)
+    )
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "yesterday", "0000-00-00T00:00", "0001-01-01T00:00", "9999-12-31T23:59"]
+)
+def test_no_moment_recovers_nothing(admin_client, subscription, deliver, typed):
+    deliver("failed")
+    more = {"since": typed, "confirmed": "1"}
+    response = act(admin_client, "subscription", "recover", subscription, **more)
+    assert response.status_code == 200
+    assert "errorlist" in text_of(response)
+    assert 'value="Recover what has failed"' not in text_of(response)
+    assert not Delivery.objects.filter(status="pending").exists()
+
+
+def test_very_many_are_recovered_in_parts_and_that_is_said(
+    admin_client, subscription, deliver, monkeypatch
+):
+    monkeypatch.setattr(subscriptions, "MOST_AT_ONCE", 2)
+    for _ in range(3):
+        deliver("failed")
+    shown = text_of(act(admin_client, "subscription", "recover", subscription))
+    assert "2+ deliveries have failed" in shown
+    assert "repeat it for the rest" in shown
+    since = (timezone.now() - 5 * HOUR).isoformat()
+    act(admin_client, "subscription", "recover", subscription, since=since, confirmed="1")
+    assert Delivery.objects.filter(status="pending").count() == 2
+
+
+def test_what_waits_is_cancelled_once_that_is_confirmed(admin_client, subscription, deliver):
+    waiting = deliver("pending")
+    flying = deliver("pending", lease_token=uuid4())
+    other = deliver("pending", to=Subscription.objects.create(url=URL))
+    response = act(admin_client, "subscription", "cancel_waiting", subscription)
+    assert "1 delivery waits to be sent." in text_of(response)
+    assert not Delivery.objects.filter(status="cancelled").exists()
+    response = act(admin_client, "subscription", "cancel_waiting", subscription, confirmed="1")
+    assert messages_of(response) == ["1 delivery is cancelled."]
+    for each in (waiting, flying, other):
+        each.refresh_from_db()
+    assert (waiting.status, waiting.reason) == ("cancelled", "Cancelled by staff.")
+    assert (flying.status, other.status) == ("pending", "pending")
+    assert LogEntry.objects.get().change_message == "Cancelled 1 deliveries."
+
+
+@pytest.mark.parametrize("action", ["recover", "cancel_waiting"])
+def test_one_subscription_at_a_time(admin_client, subscription, deliver, action):
+    deliver("failed")
+    deliver("pending")
+    other = Subscription.objects.create(url=URL)
+    before = list(Delivery.objects.order_by("pk").values())
+    more = {"confirmed": "1", "since": "2020-01-01T00:00"}
+    response = act(admin_client, "subscription", action, subscription, other, **more)
+    assert messages_of(response) == ["Choose one subscription."]
+    assert list(Delivery.objects.order_by("pk").values()) == before
+
+
+# The page of a delivery
+
+
+def test_each_error_of_the_reference_is_explained():
+    told = (Path(__file__).parent.parent / "docs/reference/errors.md").read_text()
+    attempts = told.partition("## Exceptions")[0]
+    errors = set(re.findall(r"^\| `(\w+)` \|", attempts, re.MULTILINE))
+    assert errors - {"status"} == mends.ERRORS.keys()
+
+
+@pytest.mark.parametrize(
+    ("fields", "what", "mend"),
+    [
+        ({"status_code": 503, "error": "status"}, "itself failed", "tried again"),
+        ({"status_code": 401, "error": "status"}, "who we are", "current secret"),
+        ({"status_code": 418, "error": "status"}, "refused the request", "its log"),
+        ({"status_code": None, "error": "timeout"}, "in time", "answer first"),
+        ({"status_code": None, "error": "dns"}, "resolved", "typing error"),
+        ({"status_code": None, "error": "something new"}, "failed", "detail"),
+        (
+            {
+                "status_code": 301,
+                "error": "redirect",
+                "response_headers": {"location": "https://new.example.com/<b>"},
+            },
+            "never followed",
+            "https://new.example.com/<b>",
+        ),
+    ],
+)
+def test_an_error_is_explained_in_words_with_its_mend(admin_client, deliver, fields, what, mend):
+    delivery = deliver("failed", **fields)
+    response = admin_client.get(page("delivery_change", delivery.pk))
+    [explained] = re.findall(
+        r'<div class="webhooks-explanation">(.*?)</div>', response.content.decode(), re.DOTALL
+    )
+    assert what in html.unescape(explained)
+    assert mend in html.unescape(explained)
+    assert "<b>\n" not in explained
+    assert "example.com/<b>" not in explained
+
+
+def test_a_success_needs_no_explanation(admin_client, deliver):
+    delivery = deliver("succeeded", status_code=204)
+    shown = text_of(admin_client.get(page("delivery_change", delivery.pk)))
+    assert "HTTP 204" in shown
+    assert "webhooks-explanation" not in shown
+
+
+def test_the_timeline_goes_from_the_event_to_what_is_next(admin_client, deliver, subscription):
+    delivery = deliver("pending")
+    response = admin_client.get(page("delivery_change", delivery.pk))
+    titles = [step.title for step in response.context["timeline"]]
+    assert titles == ["Event", "Fanned out", "Attempt 1: HTTP 503", "Next attempt"]
+    subscription.pause()
+    shown = text_of(admin_client.get(page("delivery_change", delivery.pk)))
+    assert "waits until the subscription is resumed" in shown
+
+
+def test_attempts_come_newest_first_and_only_so_many(admin_client, deliver, monkeypatch):
+    monkeypatch.setattr(deliveries, "SHOWN_ATTEMPTS", 2)
+    delivery = deliver("failed")
+    for number in (2, 3):
+        Attempt.objects.create(delivery=delivery, number=number, started_at=timezone.now(), url=URL)
+    response = admin_client.get(page("delivery_change", delivery.pk))
+    assert [each.attempt.number for each in response.context["attempts"]] == [3, 2]
+    assert "Only the newest attempts are shown." in text_of(response)
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ('{"a":[1,2]}', '{\n  "a": [\n    1,\n    2\n  ]\n}'),
+        ("<html><script>alert(1)</script>", "<html><script>alert(1)</script>"),
+        ("\x1b[31mred\u202egpj.exe", "\\u001b[31mred\\u202egpj.exe"),
+        ("[" * 100_000, "[" * 1000),
+    ],
+)
+def test_a_response_is_text_whatever_it_holds(admin_client, deliver, body, shown):
+    delivery = deliver("failed", response_body=body)
+    response = admin_client.get(page("delivery_change", delivery.pk))
+    assert shown in text_of(response)
+    assert "<script>alert" not in response.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_request_is_copied_as_curl_without_the_secret_and_works(
+    admin_client, subscribe, receiver, tmp_path
+):
+    header = "Bearer tr0ub4dor"
+    made = subscribe("shop.order.created", headers={"Authorization": header})
+    Order.objects.create(number="it's $HOME `id`")
+    worker.drain()
+    [request] = receiver.requests
+    delivery = Delivery.objects.get()
+    response = admin_client.get(page("delivery_change", delivery.pk))
+    command = response.context["attempts"][0].curl
+    assert html.escape(command) in response.content.decode()
+    assert header not in command
+    assert made.secret.removeprefix("whsec_") not in command
+    words = shlex.split(command.replace("\\\n", ""))
+    assert words[:5] == ["curl", "--globoff", "--request", "POST", receiver.url]
+    assert words[-2:] == ["--data-raw", request.body.decode()]
+    sent = dict(words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "--header")
+    assert sent["webhook-id"] == request.id
+    assert sent["webhook-signature"] == request.headers["webhook-signature"]
+
+
+def test_the_subject_leads_to_its_page_for_those_who_may_see_it(deliver, admin_user):
+    delivery = deliver("failed")
+    Event.objects.update(subject_type="auth.user", subject_id=str(admin_user.pk))
+    url = f"/admin/auth/user/{admin_user.pk}/change/"
+    client = user_with("view_delivery", "view_event")
+    pages = page("delivery_change", delivery.pk), page("event_change", delivery.event_id)
+    assert all(url not in text_of(client.get(each)) for each in pages)
+    clerk = User.objects.get(username="clerk")
+    clerk.user_permissions.add(Permission.objects.get(codename="view_user"))
+    assert all(url in text_of(client.get(each)) for each in pages)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pk"), [("", ""), ("gone.model", "1"), ("nonsense", "1"), ("shop.order", "7")]
+)
+def test_a_subject_without_a_page_is_text(admin_client, deliver, kind, pk):
+    delivery = deliver("failed")
+    Event.objects.update(subject_type=kind, subject_id=pk)
+    assert admin_client.get(page("delivery_change", delivery.pk)).status_code == 200
+    assert admin_client.get(page("event_change", delivery.event_id)).status_code == 200
+
+
+# The lists
+
+
+def found(client: Client, query: str, name: str = "delivery") -> list[int]:
+    response = client.get(page(f"{name}_changelist") + query)
+    assert response.status_code == 200
+    return [each.pk for each in response.context["cl"].result_list]
+
+
+def test_deliveries_are_found_by_event_object_and_url(admin_client, deliver):
+    one = deliver("failed")
+    other = deliver("failed", to=Subscription.objects.create(name="Two", url="https://b.example/"))
+    Event.objects.filter(pk=other.event_id).update(subject_type="shop.item")
+    assert found(admin_client, f"?q={one.event_id}") == [one.pk]
+    assert found(admin_client, "?q=shop.order:7") == [one.pk]
+    assert found(admin_client, "?q=shop.order+7") == [one.pk]
+    assert found(admin_client, "?q=7") == [other.pk, one.pk]
+    assert found(admin_client, "?q=b.example") == [other.pk]
+    assert found(admin_client, "?q=two") == [other.pk]
+    assert found(admin_client, "?q=shop.order:8") == []
+    assert found(admin_client, "?q=shop.order:7", "event") == [one.event_id]
+
+
+def test_a_url_of_very_many_deliveries_is_searched_without_sorting_them(
+    admin_client, deliver, monkeypatch
+):
+    made = [deliver("failed").pk for _ in range(3)]
+    deliver("failed", to=Subscription.objects.create(url="https://b.example/"))
+    monkeypatch.setattr(deliveries, "MOST_ROWS", 2)
+    assert found(admin_client, "?q=receiver.example") == made[::-1]
+
+
+def test_deliveries_are_filtered_by_their_last_error(admin_client, deliver):
+    deliver("succeeded")
+    wrong = deliver("failed")
+    late = deliver("pending", status_code=None, error="timeout")
+    Delivery.objects.filter(pk=late.pk).update(reason="timeout: No complete answer in time.")
+    shown = text_of(admin_client.get(page("delivery_changelist")))
+    assert "?error=HTTP+503" in shown
+    assert "?error=timeout" in shown
+    assert found(admin_client, "?error=HTTP+503") == [wrong.pk]
+    assert found(admin_client, "?error=timeout") == [late.pk]
+    assert found(admin_client, "?error=dns") == []
+
+
+def test_of_a_very_common_type_the_newest_count_and_time_moves_them(
+    admin_client, deliver, monkeypatch
+):
+    monkeypatch.setattr(deliveries, "MOST_ROWS", 2)
+    oldest, old, newer, newest = (deliver("failed", ago=hours * HOUR) for hours in (9, 8, 3, 1))
+    query = "?event_type=shop.order.updated"
+    assert found(admin_client, query) == [newest.pk, newer.pk]
+    before = (timezone.now() - 5 * HOUR).isoformat().replace("+", "%2B")
+    assert found(admin_client, f"{query}&event__occurred_at__lt={before}") == [old.pk, oldest.pk]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?error=%00",
+        "?event_type=%00",
+        "?event_type=shop.order.updated&event__occurred_at__gte=nonsense",
+        "?q=%00",
+        "?q=shop.order:%F0%9F%98%80",
+        "?status__exact=nonsense",
+        "?subscription__id__exact=nonsense",
+        "?p=-1",
+    ],
+)
+def test_an_address_typed_by_hand_breaks_no_list(admin_client, deliver, query):
+    deliver("failed")
+    assert admin_client.get(page("delivery_changelist") + query, follow=True).status_code == 200
+
+
+def test_a_row_of_the_list_tells_its_subject_event_and_second(admin_client, deliver):
+    delivery = deliver("failed")
+    shown = text_of(admin_client.get(page("delivery_changelist")))
+    at = timezone.localtime(delivery.completed_at)
+    for expected in ("shop.order:7", delivery.event_id, f"{at:%Y-%m-%d %H:%M:%S} CET"):
+        assert expected in shown
+
+
+@pytest.mark.parametrize("name", ["delivery", "event", "subscription"])
+def test_lists_ask_as_much_for_60_as_for_3(admin_client, deliver, name):
+    def grow(count: int) -> None:
+        for number in range(count):
+            deliver("failed", to=Subscription.objects.create(name=f"s{number}", url=URL))
+
+    grow(3)
+    url = page(f"{name}_changelist")
+    queries_of(admin_client, url)
+    before = queries_of(admin_client, url)
+    grow(57)
+    assert queries_of(admin_client, url) == before
+
+
+def queries_of(client: Client, url: str) -> int:
+    with CaptureQueriesContext(connection) as asked:
+        assert client.get(url).status_code == 200
+    return len(asked)
+
+
+# The overview
+
+
+def overview_of(client: Client) -> str:
+    return text_of(client.get("/admin/django_webhooks/subscription/overview/"))
+
+
+def test_the_overview_tells_whether_a_worker_is_alive_and_what_to_do_if_none_is(
+    admin_client, deliver
+):
+    shown = overview_of(admin_client)
+    assert "no worker" in shown
+    assert "None was ever seen." in shown
+    assert "python manage.py webhooks_drain --loop" in shown
+    Watch.objects.create(seen_at=timezone.now())
+    shown = overview_of(admin_client)
+    assert "worker alive" in shown
+    assert "webhooks_drain" not in shown
+    Watch.objects.update(seen_at=timezone.now() - HOUR)
+    assert "Nothing waits to be sent." in overview_of(admin_client)
+    delivery = deliver("pending", attempt=False)
+    Delivery.objects.filter(pk=delivery.pk).update(next_attempt_at=timezone.now() - 2 * HOUR)
+    shown = overview_of(admin_client)
+    assert "Something waits to be sent." in shown
+    assert re.search(r"the oldest for 2\shours", shown)
+
+
+def test_the_overview_tells_throughput_failures_and_whom_to_look_after(
+    admin_client, deliver, subscription
+):
+    slow = Subscription.objects.create(name="Slow", url=URL)
+    gone = Subscription.objects.create(name="Gone", url=URL)
+    gone.disable("The endpoint answered 410 Gone.")
+    for _ in range(3):
+        deliver("succeeded")
+    deliver("failed", to=slow, duration_ms=9000)
+    response = admin_client.get("/admin/django_webhooks/subscription/overview/")
+    shown = text_of(response)
+    assert "<b>25 %</b>" in shown or "<b>25.0 %</b>" in shown
+    assert "4 attempts in the last 24 hours" in shown
+    assert [row.name for row in response.context["slowest"]] == ["Slow", "Shop"]
+    assert [row.name for row in response.context["failing"]] == ["Gone"]
+    assert "410 Gone" in shown
+
+
+def test_the_overview_asks_as_much_for_60_as_for_3(admin_client, deliver):
+    url = "/admin/django_webhooks/subscription/overview/"
+    for number in range(3):
+        deliver("failed", to=Subscription.objects.create(name=f"s{number}", url=URL))
+    queries_of(admin_client, url)
+    before = queries_of(admin_client, url)
+    for number in range(57):
+        deliver("failed", to=Subscription.objects.create(name=f"t{number}", url=URL))
+    assert queries_of(admin_client, url) == before
+
+
+def test_of_very_many_attempts_the_overview_says_since_when_it_counts(
+    admin_client, deliver, monkeypatch
+):
+    monkeypatch.setattr("django_webhooks.figures.MOST_ATTEMPTS", 2)
+    for minutes in (50, 20, 5):
+        deliver("succeeded", ago=timedelta(minutes=minutes))
+    shown = overview_of(admin_client)
+    assert "2 attempts since " in shown
+    assert "Last 10 minutes" in shown
+
+
+def test_the_lists_and_the_index_lead_to_the_overview(admin_client, subscription):
+    url = "/admin/django_webhooks/subscription/overview/"
+    for shown in (page("subscription_changelist"), page("delivery_changelist")):
+        assert url in text_of(admin_client.get(shown))
+    assert url in text_of(admin_client.get("/admin/django_webhooks/"))
+
+
+# Who may do what
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [(), ("view_subscription",), ("view_delivery",), ("change_subscription", "view_event")],
+)
+def test_the_overview_is_for_those_who_may_see_all_of_it(permissions):
+    client = user_with(*permissions)
+    url = "/admin/django_webhooks/subscription/overview/"
+    assert client.get(url).status_code == 403
+    for shown in (page("subscription_changelist"), "/admin/django_webhooks/"):
+        response = client.get(shown)
+        assert response.status_code in (403, 404) or url not in text_of(response)
+
+
+def test_strangers_to_the_admin_are_sent_to_its_login(client):
+    response = client.get("/admin/django_webhooks/subscription/overview/")
+    assert response.status_code == 302
+    assert "/login/" in response.url
+
+
+ACTIONS = {
+    "subscription": ["send_test", "pause", "resume", "rotate_secret", "recover", "cancel_waiting"],
+    "delivery": ["redeliver"],
+}
+
+
+def test_this_file_knows_all_actions():
+    assert list(subscriptions.SubscriptionAdmin.page_actions) == ACTIONS["subscription"]
+    assert list(deliveries.DeliveryAdmin.page_actions) == ACTIONS["delivery"]
+
+
+@pytest.mark.parametrize("from_page", [{}, {"_from_page": "1"}])
+@pytest.mark.parametrize(("name", "action"), [(n, a) for n in ACTIONS for a in ACTIONS[n]])
+def test_a_viewer_runs_no_action_even_by_a_hand_made_post(
+    subscription, deliver, name, action, from_page
+):
+    client = user_with("view_subscription", "view_delivery", "view_event")
+    failed, _ = deliver("failed"), deliver("pending")
+    if action == "resume":
+        subscription.pause()
+    before = state()
+    row = subscription if name == "subscription" else failed
+    more = {"confirmed": "1", "since": "2020-01-01T00:00", "select_across": "1", **from_page}
+    act(client, name, action, row, **more)
+    assert state() == before
+    assert not LogEntry.objects.exists()
+    url = page(f"{name}_change", row.pk)
+    assert f'value="{action}"' not in text_of(client.get(url))
+
+
+@pytest.mark.parametrize(
+    ("permission", "forbidden"),
+    [
+        ("change_subscription", ["recover", "cancel_waiting"]),
+        ("change_delivery", ["send_test", "pause", "rotate_secret"]),
+    ],
+)
+def test_subscriptions_and_their_deliveries_are_changed_by_permissions_of_their_own(
+    subscription, deliver, permission, forbidden
+):
+    client = user_with("view_subscription", "view_delivery", permission)
+    deliver("failed")
+    deliver("pending")
+    before = state()
+    for action in forbidden:
+        more = {"confirmed": "1", "since": "2020-01-01T00:00"}
+        act(client, "subscription", action, subscription, **more)
+        assert state() == before, action
+    shown = text_of(client.get(page("subscription_change", subscription.pk)))
+    for action in ACTIONS["subscription"]:
+        if action != "resume":  # it is active
+            assert (f'value="{action}"' in shown) == (action not in forbidden)
+
+
+@pytest.mark.parametrize("action", ACTIONS["subscription"])
+def test_each_action_on_a_subscription_is_in_its_log(admin_client, subscription, deliver, action):
+    deliver("failed")
+    deliver("pending")
+    if action == "resume":
+        subscription.pause()
+    more = {"confirmed": "1", "since": "2020-01-01T00:00"}
+    act(admin_client, "subscription", action, subscription, **more)
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.user.username) == (str(subscription.pk), "admin")
+    assert entry.change_message in text_of(
+        admin_client.get(page("subscription_history", subscription.pk))
+    )
+
+
+def state() -> list[dict]:
+    return [
+        row
+        for model in (Subscription, Delivery, Event)
+        for row in model.objects.order_by("pk").values()
+    ]
+
+
+def test_the_owner_is_chosen_by_name_where_users_can_be_searched(admin_client, subscription):
+    url = page("subscription_change", subscription.pk)
+    assert "admin-autocomplete" in text_of(admin_client.get(url))
+    User.objects.create_user("x")
+    blind = user_with("change_subscription", "view_subscription")
+    assert "admin-autocomplete" not in text_of(blind.get(url))
+    assert blind.get(url).status_code == 200
+
+
+def test_a_bad_secret_is_told_in_words_for_those_who_write_no_code(admin_client):
+    response = admin_client.post(page("subscription_add"), {"secret": "hunter2", "url": URL})
+    assert "generate_secret" not in text_of(response)
+
+
+def test_lists_of_millions_offer_no_count_and_no_slow_order(admin_client, deliver):
+    deliver("failed")
+    for name in ("delivery", "event"):
+        shown = text_of(admin_client.get(page(f"{name}_changelist")))
+        assert "_facets" not in shown
+    assert "?o=" not in text_of(admin_client.get(page("delivery_changelist")))
+
+
+def test_more_rows_than_can_be_paged_through_are_not_counted(admin_client, deliver, monkeypatch):
+    monkeypatch.setattr(base, "MOST_ROWS", 2)
+    for _ in range(3):
+        deliver("failed")
+    assert admin_client.get(page("delivery_changelist")).context["cl"].result_count == 2
+
+
+def test_a_count_that_was_broken_off_says_so(admin_client, deliver, monkeypatch):
+    monkeypatch.setattr("django_webhooks.health.MOST", 2)
+    monkeypatch.setattr(overview, "MOST", 2)
+    for _ in range(3):
+        deliver("pending")
+    assert re.search(r"Pending</dt>\s*<dd><b>2\+</b>", overview_of(admin_client))
