@@ -215,7 +215,7 @@ def test_broker_that_is_down_or_silent_holds_up_one_save_for_less_than_two_secon
 def test_wakes_that_redis_lost_are_made_up_for_by_the_sweep(subscribe, receiver):
     redis = pytest.importorskip("redis")
     url, prefix = "redis://127.0.0.1:6379/7", f"faults-{uuid4().hex[:8]}"
-    broker = {"TASK_BACKEND": DJANGO_Q, "REDIS_URL": url, "Q_CLUSTER_PREFIX": prefix}
+    broker = {"TASK_BACKEND": DJANGO_Q, "REDIS_URL": url, "QUEUE": prefix}
     client = redis.Redis.from_url(url, socket_connect_timeout=1)
     try:
         client.ping()

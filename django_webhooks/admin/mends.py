@@ -46,6 +46,10 @@ ERRORS: dict[str, tuple[Any, Any]] = {
             "ALLOWED_NETWORKS. It is not tried again: redeliver it then."
         ),
     ),
+    "challenge": (
+        _("The endpoint answered, and did not repeat the challenge: perhaps it is nobody's wish."),
+        _("Let the receiver answer with the challenge that it got; then send another."),
+    ),
     "headers": (
         _("The subscription's own headers could not be sent."),
         _("Replace the subscription's headers."),

@@ -46,7 +46,7 @@ ENGINES: Mapping[str, Engine] = {
         environment={
             "TASK_BACKEND": DJANGO_Q,
             "REDIS_URL": REDIS,
-            "Q_CLUSTER_PREFIX": f"chaos-{os.getpid()}",
+            "QUEUE": f"chaos-{os.getpid()}",
         },
         workers=2,
         kills_per_minute=12,
