@@ -48,7 +48,8 @@ class Parcel:
     secrets: Sequence[str] = field(repr=False)
     body: bytes = field(repr=False)
     timeout: float
-    hops: int = 1
+    chain: hops.Chain = hops.NONE
+    """What the receiver passes on."""
     challenge: str = ""
     """What the answer has to repeat; empty if nothing."""
     problem: str = ""
@@ -118,10 +119,18 @@ def _pack(delivery: Delivery) -> Parcel:
         secrets=secrets,
         body=event.body.encode(),
         timeout=min(subscription.timeout or settings.TIMEOUT, MAX_TIMEOUT),
-        hops=event.hops,
+        chain=_chain_after(delivery),
         challenge=event.data["challenge"] if event.type == CHALLENGE_EVENT else "",
         problem=problem,
     )
+
+
+def _chain_after(delivery: Delivery) -> hops.Chain:
+    """The chain of what happens because the subscription was told."""
+    subscription, chain = delivery.subscription, delivery.event.chain
+    if subscription is None:
+        return chain
+    return chain.passed_on_by(hops.mark_of(subscription.pk, subscription.owner_id))
 
 
 def standard_headers(parcel: Parcel, timestamp: int) -> dict[str, str]:
@@ -136,7 +145,7 @@ def standard_headers(parcel: Parcel, timestamp: int) -> dict[str, str]:
         "webhook-id": event_id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": signing.sign(parcel.secrets, event_id, timestamp, parcel.body),
-        hops.HEADER: hops.write_header(parcel.hops),
+        hops.HEADER: hops.write_header(parcel.chain),
     }
 
 
@@ -252,7 +261,7 @@ class _Ended:
         delivery.reason, delivery.next_attempt_at, delivery.lease_token = self.reason, None, None
         succeeded = self.status == Delivery.Status.SUCCEEDED
         signal = signals.delivery_succeeded if succeeded else signals.delivery_failed
-        with hops.caused_by(delivery.event.hops):  # a receiver may save what is published
+        with hops.caused_by(_chain_after(delivery)):  # a receiver may save what is published
             signal.send_robust(sender=Delivery, delivery=delivery, attempt=self.attempt)
 
 

@@ -74,6 +74,11 @@ class Match:
     event: Event
     rule: RuleRow
 
+    @property
+    def why_cut(self) -> str:
+        """Why it is not sent all the same, if it is one more round of a loop."""
+        return self.event.why_cut(self.rule.subscription_id, self.rule.owner_id)
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -324,6 +329,8 @@ def _still_to_be_had(matches: Sequence[Match], using: str) -> list[Match]:
         if pk not in free:
             continue
         if free[pk] == Subscription.Mode.ONE_TIME:
+            if each.why_cut:  # its one delivery is still to come
+                continue
             del free[pk]
             completed.append(pk)
         kept.append(each)
@@ -358,14 +365,22 @@ def _insert(matches: Sequence[Match], now: Any, using: str) -> None:
             event_id=each.event.pk,
             subscription_id=each.rule.subscription_id,
             matched=sentences[each.rule.event_type, each.rule.conditions],
-            next_attempt_at=now,
-            order_key=each.event.order_key if each.rule.ordered else "",
             created_at=now,
+            **_first_state(each, now),
         )
         for each in matches
     ]
     # An Event is fanned out once; the constraint stands behind that, not the other way round.
     Delivery.objects.using(using).bulk_create(rows, batch_size=ROWS, ignore_conflicts=True)
+
+
+def _first_state(match: Match, now: Any) -> dict[str, Any]:
+    """Due at once; or, where a loop is cut, cancelled from the start, and there to be seen."""
+    event, rule = match.event, match.rule
+    if reason := match.why_cut:
+        logger.warning("Event %s isn't sent to %s. %s", event.pk, rule.subscription_id, reason)
+        return {"status": Delivery.Status.CANCELLED, "completed_at": now, "reason": reason}
+    return {"next_attempt_at": now, "order_key": event.order_key if rule.ordered else ""}
 
 
 def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[RuleRow]]:
@@ -414,6 +429,8 @@ def _explain(rule: Rule, event: Event, facts: conditions.Facts) -> Explanation:
         return Explanation(rule, False, _("The event belongs to another owner."))
     verdict = conditions.explain(rule.conditions, facts)
     fired = verdict.value is True
+    if fired and (cut := event.why_cut(subscription.pk, subscription.owner_id)):
+        return Explanation(rule, False, cut, verdict)
     if fired and not event.deliveries.filter(subscription=subscription).exists():
         return Explanation(rule, False, _why_undelivered(subscription, event), verdict)
     return Explanation(rule, fired, verdict.reason or verdict.sentence, verdict)

@@ -1,15 +1,23 @@
-"""How many webhooks led to what happens now: the count that ends a loop.
+"""Which webhooks led to what happens now: the chain that ends a loop.
 
-Each request bears the count of its event, signed. A receiver passes the header on when it calls
+Each request bears the chain of its event, signed. A receiver passes the header on when it calls
 us because of a webhook, `HopMiddleware` reads it, and what is saved meanwhile counts one more.
+
+From `MAX_HOPS` on a chain also tells whom it has been through, and to those nothing more of it is
+sent. Everybody else is told as ever: whoever passes on a header that they have kept, with changes
+which no webhook caused, leaves out themselves.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from typing import Any, NamedTuple
 
 from django.core.signing import BadSignature, TimestampSigner
+from django.utils.crypto import salted_hmac
+
+from django_webhooks.conf import settings
 
 HEADER = "webhook-hops"
 
@@ -17,46 +25,90 @@ MAX_AGE = timedelta(minutes=10)
 """After this time a header counts no more: none is worth keeping for another occasion."""
 
 MOST = 32767
-"""What the column holds; without `MAX_HOPS` a loop gets there, and must not break a save."""
+"""What the column holds; without `MAX_HOPS` a chain may get there, and must not break a save."""
 
-_current: ContextVar[int] = ContextVar("django_webhooks_hops", default=0)
+OWNED = "o"
+"""What the mark of an owner begins with."""
+
+SIGNAL = "signal"
+"""The mark of `event_published`: who publishes when told of that may go on for ever, too."""
 
 
-def current() -> int:
-    """The hops of the webhook that caused what runs now; 0 if none did."""
+class Chain(NamedTuple):
+    """The webhooks, one because of the other, that led to something."""
+
+    hops: int = 0
+    """How many."""
+    through: tuple[str, ...] = ()
+    """The marks of those it has been through since `MAX_HOPS`."""
+
+    def passed_on_by(self, mark: str) -> "Chain":
+        """The chain of what happens because the one with this mark was told.
+
+        What owners pass on leaves out owners alone, never what staff have subscribed to. It ends
+        all the same: each owner adds a mark once, and between two of them each of staff's does.
+        """
+        limit = settings.MAX_HOPS
+        if limit is None or self.hops < limit:
+            return Chain(self.hops)
+        kept = self.through
+        if mark.startswith(OWNED):
+            kept = tuple(each for each in kept if each.startswith(OWNED))
+        return Chain(self.hops, (*kept, mark))
+
+
+NONE = Chain()
+
+_current: ContextVar[Chain] = ContextVar("django_webhooks_hops", default=NONE)
+
+
+def mark_of(subscription_id: Any, owner_id: Any) -> str:
+    """Stands for a subscription in a chain, and tells nothing of it to those who see the header.
+
+    One mark for all of an owner's: with one of each a loop would be cut later, and an owner who
+    leaves out their own subscriptions could have deleted them as well.
+    """
+    kind, key = ("s", subscription_id) if owner_id is None else (OWNED, owner_id)
+    return kind + salted_hmac("django_webhooks.hops", f"{kind}{key}").hexdigest()[:16]
+
+
+def current() -> Chain:
+    """The chain of webhooks that caused what runs now; `NONE` if none did."""
     return _current.get()
 
 
-def following() -> int:
-    """The hops of an event that happens now: 1 for one of our own making."""
-    return min(current() + 1, MOST)
+def following() -> Chain:
+    """The chain of an event that happens now: of one hop, if it is of our own making."""
+    now = current()
+    return now._replace(hops=min(now.hops + 1, MOST))
 
 
 @contextmanager
-def caused_by(hops: int) -> Iterator[None]:
-    """What is saved in the block was caused by a webhook of so many hops; 0 is none."""
-    before = _current.set(hops)
+def caused_by(chain: Chain) -> Iterator[None]:
+    """What is saved in the block was caused by webhooks: `chain` is what `current()` gave."""
+    hops, through = chain  # a list, if it has been JSON meanwhile
+    before = _current.set(Chain(hops, tuple(through)))
     try:
         yield
     finally:
         _current.reset(before)
 
 
-def write_header(hops: int) -> str:
-    """The value of `webhook-hops`: the count, the time, and a signature by `SECRET_KEY`."""
-    return _signer().sign(str(hops))
+def write_header(chain: Chain) -> str:
+    """The value of `webhook-hops`: the chain, the time, and a signature by `SECRET_KEY`."""
+    return _signer().sign(".".join((str(chain.hops), *chain.through)))
 
 
-def read_header(value: str) -> int:
-    """The hops in a header of our own making; 0 for any other.
+def read_header(value: str) -> Chain:
+    """The chain in a header of our own making; `NONE` for any other.
 
-    Whoever sends us a wrong one could send none as well, and gains nothing by it. If any number
-    were believed, a high one would keep the webhooks of the caller's own changes from being sent.
+    Whoever sends us a wrong one could send none as well, and gains nothing by it.
     """
     try:
-        return int(_signer().unsign(value, max_age=MAX_AGE))
+        hops, *through = _signer().unsign(value, max_age=MAX_AGE).split(".")
+        return Chain(int(hops), tuple(through))
     except (BadSignature, ValueError):
-        return 0
+        return NONE
 
 
 def _signer() -> TimestampSigner:

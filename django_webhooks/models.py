@@ -38,6 +38,7 @@ from django_webhooks.exceptions import (
     UnreadableSecret,
     UnsafeURL,
 )
+from django_webhooks.hops import Chain, mark_of
 from django_webhooks.registry import MAX_EVENT_TYPE_LENGTH, patterns_of, registry
 from django_webhooks.retries import OPEN_AFTER, on_contention
 
@@ -598,6 +599,8 @@ class Event(models.Model):
     fanned_out_at = models.DateTimeField(_("fanned out"), null=True, editable=False)
     hops = models.PositiveSmallIntegerField(_("hops"), default=1, editable=False)
     """1, and one more for each webhook in the chain that caused it."""
+    through = models.JSONField(default=list, editable=False)
+    """Whom the chain has been through since `MAX_HOPS`, as marks: to them it is not sent."""
     error = models.TextField(_("error"), blank=True, help_text=_("Why it is sent to nobody."))
 
     objects = EventQuerySet.as_manager()
@@ -635,6 +638,25 @@ class Event(models.Model):
         self.subject_type, self.subject_id = "", ""
         if value is not None:  # an object may be false
             self.subject_type, self.subject_id = label_of(value), str(value.pk)
+
+    @property
+    def chain(self) -> Chain:
+        """The webhooks that led to it."""
+        return Chain(self.hops, tuple(self.through))
+
+    @chain.setter
+    def chain(self, value: Chain) -> None:
+        self.hops, self.through = value.hops, list(value.through)
+
+    def why_cut(self, subscription_id: Any, owner_id: Any) -> str:
+        """Why it is not sent to a subscription that is in a loop; empty if it is not."""
+        if not self.through or mark_of(subscription_id, owner_id) not in self.through:
+            return ""
+        return (
+            f"A loop, cut after MAX_HOPS: {self.hops} hops. Each event of the chain was caused "
+            "by a webhook of the one before, the last of them by one to this subscription, or to "
+            "another of its owner."
+        )
 
     @property
     def order_key(self) -> str:

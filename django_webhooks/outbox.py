@@ -141,8 +141,8 @@ def _publish_to(subscription: Subscription, event: Event) -> Delivery:
         delivery = Delivery.objects.using(using).create(
             event=event, subscription=subscription, next_attempt_at=database_now(using)
         )
-        if event.error:
-            Delivery.objects.using(using).filter(pk=delivery.pk).cancel(event.error)
+        if reason := event.why_cut(subscription.pk, subscription.owner_id):
+            Delivery.objects.using(using).filter(pk=delivery.pk).cancel(reason)
         Subscription.objects.using(using).filter(pk=subscription.pk).let_through()
         wake_after_commit(using)
     delivery.refresh_from_db(using=using)
@@ -168,9 +168,8 @@ def compose(
     `PayloadError` and `PayloadTooLarge` for data that can't be sent; `TypeError` for an `owner`
     of another model than `OWNER_MODEL`.
     """
-    event = Event(
-        type=event_type, action=action, owner_id=owner_id_of(owner), hops=hops.following()
-    )
+    event = Event(type=event_type, action=action, owner_id=owner_id_of(owner))
+    event.chain = hops.following()
     event.subject = subject
     event.data = payloads.to_json(data)
     event.previous = previous or {}
@@ -183,48 +182,35 @@ def compose_failed(
     event_type: str, error: str, *, action: str, subject_type: str, subject_id: str
 ) -> Event:
     """An Event whose payload could not be rendered: kept to be seen, sent to nobody."""
-    return Event(
+    event = Event(
         type=event_type,
         action=action,
         subject_type=subject_type,
         subject_id=subject_id,
-        hops=hops.following(),
         error=error,
     )
+    event.chain = hops.following()
+    return event
 
 
 def write(event: Event, using: str, *, listening: bool) -> Event:
     """Insert the Event into the current transaction; after its commit, tell and wake.
 
     With nobody listening, or with an `error`, it is written as fanned out already, and no worker
-    is woken. That is how a loop ends: see `MAX_HOPS`.
+    is woken.
     """
-    is_cut = _cut_loop(event)
     listening = listening and not event.error
     if not listening:
         event.fanned_out_at = timezone.now()
     # Enough to find most objects by; a longer key must not break the save.
     event.subject_id = event.subject_id[:MAX_SUBJECT_ID_LENGTH]
     event.save(using=using, force_insert=True)
-    # Of one that is cut nothing is told, for whoever publishes when told would go on for ever.
-    if not is_cut and signals.event_published.has_listeners(Event):
+    # Whoever publishes when told of an Event would be told of that one, too, and so for ever.
+    if hops.SIGNAL not in event.through and signals.event_published.has_listeners(Event):
         transaction.on_commit(partial(_announce, event, using), using=using, robust=True)
     if listening:
         wake_after_commit(using)
     return event
-
-
-def _cut_loop(event: Event) -> bool:
-    """Whether the Event is beyond `MAX_HOPS`; its `error` says so."""
-    limit = settings.MAX_HOPS
-    if limit is None or event.hops <= limit:
-        return False
-    event.error = (
-        f"A loop, cut here: this is number {event.hops} of events that were caused by the webhook "
-        f"of the one before, and MAX_HOPS is {limit}."
-    )
-    logger.warning("Event %s (%s) is sent to nobody. %s", event.pk, event.type, event.error)
-    return True
 
 
 def wake_after_commit(using: str) -> None:
@@ -284,7 +270,8 @@ def _redeliver(ids: list[Any], using: str) -> int:
 
 
 def _announce(event: Event, using: str) -> None:
-    with hops.caused_by(event.hops):  # a receiver that publishes goes on with the chain
+    # A receiver that publishes goes on with the chain.
+    with hops.caused_by(event.chain.passed_on_by(hops.SIGNAL)):
         signals.event_published.send_robust(sender=Event, event=event, using=using)
 
 

@@ -131,7 +131,7 @@ def drain(
         return DrainResult()
     _draining.now = True
     try:
-        with hops.caused_by(0):  # not by the request in which `ImmediateBackend` drains
+        with hops.caused_by(hops.NONE):  # not by the request in which `ImmediateBackend` drains
             return sum((_drain(each, out_of_time) for each in aliases), DrainResult())
     finally:
         _draining.now = False

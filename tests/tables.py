@@ -81,6 +81,7 @@ class Tables:
             type="'shop.order.updated'",
             data="'{}'",
             previous="'{}'",
+            through="'[]'",
             body="'{}'",
             subject_type="'shop.order'",
             subject_id="'1'",

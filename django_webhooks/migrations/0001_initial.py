@@ -88,6 +88,7 @@ class Migration(migrations.Migration):
                 ('occurred_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='occurred')),
                 ('fanned_out_at', models.DateTimeField(editable=False, null=True, verbose_name='fanned out')),
                 ('hops', models.PositiveSmallIntegerField(default=1, editable=False, verbose_name='hops')),
+                ('through', models.JSONField(default=list, editable=False)),
                 ('error', models.TextField(blank=True, help_text='Why it is sent to nobody.', verbose_name='error')),
                 ('owner', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.OWNER_MODEL, verbose_name='owner')),
             ],
