@@ -151,6 +151,7 @@ SHARED_FIELDS = (
     "failure_count",
     "held_until",
     "challenge",
+    "locked",
 )
 """Columns that a worker or a verb may have written since a row was read."""
 
@@ -251,6 +252,8 @@ class Subscription(models.Model):
     held_until = models.DateTimeField(_("held back until"), null=True, editable=False)
     challenge = models.CharField(max_length=40, blank=True, default="", editable=False)
     """The id of the Event that its endpoint has to answer before it is active; mostly empty."""
+    locked = models.BooleanField(default=False, editable=False)
+    """Disabled by staff, who alone resume it."""
     request_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
     """What it was made from, where its id was made from an `Idempotency-Key`."""
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -414,30 +417,38 @@ class Subscription(models.Model):
         """Nothing is sent, and no new Event is matched, until `resume()`. What is due waits."""
         return self._change_status(self.Status.PAUSED, models.Q(status=self.Status.ACTIVE))
 
-    def resume(self) -> bool:
+    def resume(self, *, unlock: bool = False) -> bool:
         """Active again after a pause, or once what disabled it is mended; what waited is due.
 
         A one-time subscription that has had its delivery is completed again. A challenge that
-        its endpoint has not answered is waived.
+        its endpoint has not answered is waived. What is locked is resumed with `unlock` only.
         """
-        return self._reactivate(models.Q(status__in=[self.Status.PAUSED, self.Status.DISABLED]))
+        stopped = models.Q(status__in=[self.Status.PAUSED, self.Status.DISABLED])
+        return self._reactivate(stopped if unlock else stopped & models.Q(locked=False))
 
     def verify(self, event: Event) -> bool:
         """Its endpoint has answered the challenge `event`: active, unless that was long ago."""
         return self._reactivate(models.Q(status=self.Status.DISABLED, challenge=event.pk))
 
     def disable(
-        self, reason: str, only_from: Sequence[str] = (), *, challenge: Event | None = None
+        self,
+        reason: str,
+        only_from: Sequence[str] = (),
+        *,
+        challenge: Event | None = None,
+        lock: bool = False,
     ) -> bool:
         """Stopped because of `reason`; what is due waits for a person to resume or cancel it.
 
-        With a `challenge` it is only until its endpoint has answered this Event.
+        With a `challenge` it is only until its endpoint has answered this Event. With `lock` its
+        owner can't resume it.
         """
         return self._change_status(
             self.Status.DISABLED,
             models.Q(status__in=only_from) if only_from else models.Q(),
             disabled_reason=reason[:500],
             challenge=challenge.pk if challenge else "",
+            locked=lock,
         )
 
     def _reactivate(self, only: models.Q) -> bool:
@@ -453,7 +464,7 @@ class Subscription(models.Model):
         )
 
     def _change_status(self, status: str, only: models.Q, **changes: Any) -> bool:
-        changes = {"disabled_reason": "", "challenge": "", **changes}
+        changes = {"disabled_reason": "", "challenge": "", "locked": False, **changes}
         changes |= {"status": status, "updated_at": timezone.now()}
         using = router.db_for_write(Subscription, instance=self)
         rows = Subscription.objects.using(using).filter(only, pk=self.pk)

@@ -439,6 +439,23 @@ def test_a_test_event_is_sent(admin_client, subscribe, receiver):
     assert "past the rules" in text_of(admin_client.get(page("event_change", event.pk)))
 
 
+def test_disable_asks_why_and_only_staff_resume(admin_client, subscription):
+    asked = act(admin_client, "subscription", "disable", subscription)
+    assert "can’t resume it" in asked.content.decode() or "can't resume" in asked.content.decode()
+    empty = act(admin_client, "subscription", "disable", subscription, confirmed="1", reason=" ")
+    assert "This field is required" in empty.content.decode()
+    subscription.refresh_from_db()
+    assert subscription.status == "active"
+    act(admin_client, "subscription", "disable", subscription, confirmed="1", reason="Complaints.")
+    subscription.refresh_from_db()
+    assert (subscription.status, subscription.disabled_reason) == ("disabled", "Complaints.")
+    assert subscription.resume() is False
+    assert LogEntry.objects.latest("id").change_message == "Disabled: Complaints."
+    act(admin_client, "subscription", "resume", subscription)
+    subscription.refresh_from_db()
+    assert (subscription.status, subscription.locked) == ("active", False)
+
+
 def test_a_test_event_to_a_paused_subscription_says_that_it_waits(admin_client, subscription):
     subscription.pause()
     response = act(admin_client, "subscription", "send_test", subscription)

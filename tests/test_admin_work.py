@@ -195,7 +195,7 @@ def test_one_subscription_at_a_time(admin_client, subscription, deliver, action)
     deliver("pending")
     other = Subscription.objects.create(url=URL)
     before = list(Delivery.objects.order_by("pk").values())
-    more = {"confirmed": "1", "since": "2020-01-01T00:00"}
+    more = {"confirmed": "1", "reason": "Why.", "since": "2020-01-01T00:00"}
     response = act(admin_client, "subscription", action, subscription, other, **more)
     assert messages_of(response) == ["Choose one subscription."]
     assert list(Delivery.objects.order_by("pk").values()) == before
@@ -530,7 +530,15 @@ def test_strangers_to_the_admin_are_sent_to_its_login(client):
 
 
 ACTIONS = {
-    "subscription": ["send_test", "pause", "resume", "rotate_secret", "recover", "cancel_waiting"],
+    "subscription": [
+        "send_test",
+        "pause",
+        "resume",
+        "disable",
+        "rotate_secret",
+        "recover",
+        "cancel_waiting",
+    ],
     "delivery": ["redeliver"],
 }
 
@@ -551,7 +559,13 @@ def test_a_viewer_runs_no_action_even_by_a_hand_made_post(
         subscription.pause()
     before = state()
     row = subscription if name == "subscription" else failed
-    more = {"confirmed": "1", "since": "2020-01-01T00:00", "select_across": "1", **from_page}
+    more = {
+        "confirmed": "1",
+        "reason": "Why.",
+        "since": "2020-01-01T00:00",
+        "select_across": "1",
+        **from_page,
+    }
     act(client, name, action, row, **more)
     assert state() == before
     assert not LogEntry.objects.exists()
@@ -563,7 +577,7 @@ def test_a_viewer_runs_no_action_even_by_a_hand_made_post(
     ("permission", "forbidden"),
     [
         ("change_subscription", ["recover", "cancel_waiting"]),
-        ("change_delivery", ["send_test", "pause", "rotate_secret"]),
+        ("change_delivery", ["send_test", "pause", "disable", "rotate_secret"]),
     ],
 )
 def test_subscriptions_and_their_deliveries_are_changed_by_permissions_of_their_own(
@@ -574,7 +588,7 @@ def test_subscriptions_and_their_deliveries_are_changed_by_permissions_of_their_
     deliver("pending")
     before = state()
     for action in forbidden:
-        more = {"confirmed": "1", "since": "2020-01-01T00:00"}
+        more = {"confirmed": "1", "reason": "Why.", "since": "2020-01-01T00:00"}
         act(client, "subscription", action, subscription, **more)
         assert state() == before, action
     shown = text_of(client.get(page("subscription_change", subscription.pk)))
@@ -589,7 +603,7 @@ def test_each_action_on_a_subscription_is_in_its_log(admin_client, subscription,
     deliver("pending")
     if action == "resume":
         subscription.pause()
-    more = {"confirmed": "1", "since": "2020-01-01T00:00"}
+    more = {"confirmed": "1", "reason": "Why.", "since": "2020-01-01T00:00"}
     act(admin_client, "subscription", action, subscription, **more)
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.user.username) == (str(subscription.pk), "admin")

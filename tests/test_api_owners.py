@@ -369,3 +369,25 @@ def test_staff_need_the_permission_for_it(route: Any, method: str, me: User) -> 
 def test_who_is_not_staff_finds_nothing_under_the_prefix(api: APIClient, me: User) -> None:
     mine = make(me)
     assert api.get(f"{STAFF}subscriptions/{mine.pk}/").status_code == 403
+
+
+def test_what_staff_have_disabled_its_owner_can_not_resume(
+    api: APIClient, me: User, staff: APIClient, configure: Configure
+) -> None:
+    mine = make(me)
+    mine.disable("Too many complaints.", lock=True)
+    refused = api.post(at(mine, "resume"))
+    assert refused.status_code == 409
+    assert "ask them" in refused.data["detail"]
+    configure(VERIFY_ENDPOINTS=True)
+    shown = api.patch(at(mine), {"url": URL + "/other"}).data
+    assert (shown["status"], shown["disabled_reason"]) == ("disabled", "Too many complaints.")
+    assert api.post(at(mine, "verify")).status_code == 409
+    assert api.post(at(mine, "pause")).status_code == 409
+    mine.refresh_from_db()
+    assert mine.resume() is False
+    where = f"{STAFF}subscriptions/{mine.pk}/resume/"
+    assert staff.post(where).json()["status"] == "active"
+    mine.refresh_from_db()
+    mine.disable("410")
+    assert api.post(at(mine, "resume")).data["status"] == "active"

@@ -145,6 +145,17 @@ class NewSubscriptionForm(SubscriptionForm):
         return secret
 
 
+class DisableForm(forms.Form):
+    """Why staff stop a subscription; its owner reads it."""
+
+    reason = forms.CharField(
+        label=_("Because"),
+        max_length=Subscription._meta.get_field("disabled_reason").max_length,
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+        help_text=_("The owner reads this, and can't resume it."),
+    )
+
+
 class RecoverForm(forms.Form):
     """Since when what has failed is to be sent again."""
 

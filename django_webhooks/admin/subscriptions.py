@@ -7,6 +7,7 @@ in its encrypted column: the session only remembers of which subscription to sho
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -25,7 +26,12 @@ from django.utils.translation import gettext_lazy as _
 from django_webhooks.admin import endpoints, overview
 from django_webhooks.admin.base import FROM_PAGE, OVERVIEW, PageActionsAdmin, has_any
 from django_webhooks.admin.display import age, count, moment, plain_moment, two_lines
-from django_webhooks.admin.forms import NewSubscriptionForm, RecoverForm, SubscriptionForm
+from django_webhooks.admin.forms import (
+    DisableForm,
+    NewSubscriptionForm,
+    RecoverForm,
+    SubscriptionForm,
+)
 from django_webhooks.admin.rules import RuleInline, RuleViews
 from django_webhooks.encryption import Unreadable
 from django_webhooks.models import Delivery, Subscription
@@ -88,7 +94,15 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         "updated",
     ]
     inlines = [RuleInline]
-    page_actions = ("send_test", "pause", "resume", "rotate_secret", "recover", "cancel_waiting")
+    page_actions = (
+        "send_test",
+        "pause",
+        "resume",
+        "disable",
+        "rotate_secret",
+        "recover",
+        "cancel_waiting",
+    )
     actions = page_actions
 
     class Media:
@@ -270,13 +284,31 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     @admin.action(description=_("Resume"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
         stopped = [each for each in queryset if each.status in (Status.PAUSED, Status.DISABLED)]
-        changed = self._change_status(request, stopped, Subscription.resume, gettext("Resumed."))
+        resume = partial(Subscription.resume, unlock=True)
+        changed = self._change_status(request, stopped, resume, gettext("Resumed."))
         text = ngettext(
             "%(count)d subscription is active again.",
             "%(count)d subscriptions are active again.",
             changed,
         )
         self._tell(request, text, changed, gettext("None of those chosen is paused or disabled."))
+
+    @admin.action(description=_("Disable"), permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> HttpResponse | None:
+        """Asks why. Its owner can resume what was paused, but not this."""
+        subscription = self._only_one(request, queryset)
+        if subscription is None:
+            return None
+        form = DisableForm(request.POST if "confirmed" in request.POST else None)
+        if not form.is_valid():
+            title = gettext("Disable")
+            return self._ask(request, "disable", title, subscription, form=form)
+        reason = form.cleaned_data["reason"]
+        disable = partial(Subscription.disable, reason=reason, lock=True)
+        told = gettext("Disabled: %s") % reason
+        changed = self._change_status(request, [subscription], disable, told)
+        self._tell(request, gettext("It is disabled until staff resume it."), changed, "")
+        return None
 
     @admin.action(description=_("Rotate the secret"), permissions=["change"])
     def rotate_secret(

@@ -84,6 +84,7 @@ class SubscriptionViewSet(StaffView, views.SubscriptionViewSet):
     serializer_class = StaffSubscriptionSerializer
     new_serializer_class = StaffNewSubscriptionSerializer
     verifies_endpoints = False
+    unlocks = True
 
     def make(self, serializer: Any, once: dict[str, Any]) -> Subscription:
         made: Subscription = serializer.save(**once)

@@ -102,7 +102,7 @@ class SubscriptionViewSet(
             serializer = self.get_serializer(subscription, data=request.data, partial=True)
             serializer.is_valid(raise_exception=True)
             serializer.save()
-            if subscription.url != url and self.verifies_endpoints:
+            if subscription.url != url and self.verifies_endpoints and not subscription.locked:
                 outbox.publish_challenge(subscription)
         return self.answer_with(subscription)
 
@@ -164,7 +164,8 @@ class SubscriptionViewSet(
                 raise Conflict(
                     _("Its endpoint has to answer the challenge first: mend it, then POST verify/.")
                 )
-            subscription.resume()
+            if not subscription.resume(unlock=self.unlocks):
+                raise Conflict(_("It was disabled by those who run this site: ask them."))
         return self.answer_with(subscription)
 
     @action(detail=True, methods=["post"], serializer_class=serializers.DeliverySerializer)
@@ -222,6 +223,9 @@ class SubscriptionViewSet(
         if self.verifies_endpoints:
             outbox.publish_challenge(subscription)
         return subscription
+
+    unlocks = False
+    """Whether what staff have disabled can be resumed."""
 
     @property
     def verifies_endpoints(self) -> bool:

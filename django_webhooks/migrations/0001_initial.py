@@ -123,6 +123,7 @@ class Migration(migrations.Migration):
                 ('failure_count', models.PositiveIntegerField(default=0, editable=False, verbose_name='failures in a row')),
                 ('held_until', models.DateTimeField(editable=False, null=True, verbose_name='held back until')),
                 ('challenge', models.CharField(blank=True, default='', editable=False, max_length=40)),
+                ('locked', models.BooleanField(default=False, editable=False)),
                 ('request_digest', models.CharField(blank=True, default='', editable=False, max_length=64)),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('updated_at', models.DateTimeField(auto_now=True, verbose_name='changed')),
