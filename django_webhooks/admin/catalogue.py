@@ -65,12 +65,13 @@ class Doubt:
 def pattern_choices(current: str = "") -> list[Any]:
     """All patterns that a rule may have now, as choices grouped by app; `current` among them."""
     groups: dict[str, list[tuple[str, str]]] = {}
-    for pattern in _patterns():
-        app = "" if pattern == "*" else _app_of(registry.matching(pattern)[0])
+    patterns = _patterns()
+    for pattern, types in patterns.items():
+        app = "" if pattern == "*" else _app_of(types[0])
         groups.setdefault(app, []).append((pattern, _label(pattern)))
     everything = groups.pop("", [])
     choices: list[Any] = [("", _("Choose what to listen to")), *everything, *groups.items()]
-    if current and current not in _patterns():
+    if current and current not in patterns:
         choices.append((current, _("%s (nothing publishes it)") % current))
     return choices
 
@@ -85,8 +86,7 @@ def describe_catalogue() -> dict[str, Any]:
             shapes.append(shape)
         numbers[each.type] = shapes.index(shape)
     patterns = {}
-    for pattern in _patterns():
-        types = registry.matching(pattern)
+    for pattern, types in _patterns().items():
         patterns[pattern] = {
             "description": _describe_pattern(pattern, types),
             "shapes": sorted({numbers[each.type] for each in types}),
@@ -121,7 +121,7 @@ def doubts(pattern: str, tree: Any) -> list[Doubt]:
     """What in a valid tree can never be true of the events that the pattern names."""
     leaves = list(conditions.leaves(tree))
     types = registry.matching(pattern) if leaves else []
-    fields = [fields_of(each) for each in types]
+    fields = [fields_of(each) for each in _described_alike(types)]
     found = []
     for path, leaf in leaves:
         operator = conditions.OPERATORS[leaf["op"]]
@@ -135,6 +135,11 @@ def doubts(pattern: str, tree: Any) -> list[Doubt]:
             known = [field for each in fields for field in each if field.path == leaf["field"]]
             found += [Doubt(path, message) for message in _misfits(leaf, known)]
     return found
+
+
+def _described_alike(types: Sequence[EventType]) -> Iterable[EventType]:
+    """One type for each model, and those of code: created and updated have the same fields."""
+    return {id(each.webhook) if each.webhook else each.type: each for each in types}.values()
 
 
 def _misfits(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
@@ -151,10 +156,13 @@ def _misfits(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
                 yield _("%(field)s is never %(value)s, only one of %(choices)s.") % words
 
 
-def _patterns() -> list[str]:
-    """Related ones side by side, "shop.order.*" right before "shop.order.created"."""
-    patterns = {pattern for each in registry.types for pattern in patterns_of(each.type)} | {"*"}
-    return sorted(patterns, key=lambda each: [part.replace("*", "") for part in each.split(".")])
+def _patterns() -> dict[str, list[EventType]]:
+    """Each pattern with the types that it names; "shop.order.*" before "shop.order.created"."""
+    found: dict[str, list[EventType]] = {"*": []}
+    for each in registry.types:
+        for pattern in patterns_of(each.type):
+            found.setdefault(pattern, []).append(each)
+    return dict(sorted(found.items(), key=lambda item: item[0].replace("*", "").split(".")))
 
 
 def _app_of(event_type: EventType) -> str:
