@@ -512,8 +512,10 @@ def _check_text(value: str, path: str) -> None:
 
 
 def _check_list(value: Any, path: str) -> None:
-    if not isinstance(value, list) or not value:
-        raise ConditionError(path, _('must be a list such as ["paid", "sent"], and not empty'))
+    if not isinstance(value, list):
+        raise ConditionError(path, _('must be a list such as ["paid", "sent"]'))
+    if not value:
+        raise ConditionError(path, _("is empty: name at least one value"))
     if len(value) > MAX_LIST_LENGTH:
         raise ConditionError(path, _("more than %d values") % MAX_LIST_LENGTH)
     for index, item in enumerate(value):

@@ -55,7 +55,25 @@ THEMES = ("light", "dark")
 LISTS = ("deliveries", "events")
 """Whose beginning is enough."""
 
+PARTS = {"rule": "#rules-group", "why": ".webhooks-table:has(.webhooks-whys)"}
+"""Of these pages one part."""
+
+BIG = {
+    "all": [
+        {"field": "total", "op": "gte", "value": 250},
+        {
+            "any": [
+                {"field": "status", "op": "eq", "value": "paid"},
+                {"not": {"field": "customer.email", "op": "endswith", "value": "@example.com"}},
+            ]
+        },
+    ]
+}
+
 DOCUMENTED = {
+    ("rule", "full", "light", "wide"): "admin-rule.png",
+    ("rule", "full", "dark", "narrow"): "admin-rule-phone.png",
+    ("why", "full", "light", "wide"): "admin-why.png",
     ("overview", "full", "light", "wide"): "admin-overview.png",
     ("subscriptions", "full", "light", "wide"): "admin-subscriptions.png",
     ("subscription", "full", "light", "wide"): "admin-subscription.png",
@@ -125,10 +143,18 @@ def take(browser: Browser, url: str, user: User, state: str, pages: dict[str, An
                 page.goto(path)
                 if button:
                     page.get_by_role("button", name=button, exact=True).first.click()
-                    page.wait_for_load_state()
+                    page.wait_for_load_state("networkidle")
                 file = ALL / f"{name}-{state}-{theme}-{width}.png"
-                page.screenshot(path=file, full_page=name not in LISTS)
+                if part := PARTS.get(name):
+                    if (tried := page.locator(".webhooks-tried details")).count():
+                        tried.first.evaluate("each => each.open = true")
+                    page.locator(part).screenshot(path=file)
+                else:
+                    page.screenshot(path=file, full_page=name not in LISTS)
                 if documented := DOCUMENTED.get((name, state, theme, width)):
+                    if name in PARTS:
+                        shutil.copy(file, IN_DOCS / documented)
+                        continue
                     page.screenshot(path=IN_DOCS / documented, full_page=name == "delivery")
             context.close()
 
@@ -151,6 +177,8 @@ def full_pages() -> dict[str, tuple[str, str]]:
     make_history()
     failing = Subscription.objects.get(name="Warehouse")
     well = Subscription.objects.get(name="Dashboard")
+    big = Subscription.objects.create(name="Large orders", url=well.url)
+    big.rules.create(event_type=EVENT_TYPE, conditions=BIG)
     tried = Delivery.objects.filter(subscription=failing, status="pending", attempt_count=3)
     delivery = tried.latest("pk")
     succeeded = Delivery.objects.filter(subscription=well, status="succeeded").latest("pk")
@@ -168,6 +196,9 @@ def full_pages() -> dict[str, tuple[str, str]]:
         "delivery": (change(delivery), ""),
         "delivery-succeeded": (change(succeeded), ""),
         "event": (change(delivery.event), ""),
+        "rule-new": (reverse("admin:django_webhooks_subscription_add"), ""),
+        "rule": (change(big), "Try it on the last events"),
+        "why": (change(delivery.event), ""),
     }
 
 
@@ -179,6 +210,7 @@ def make_history() -> None:
         Subscription.objects.get(name=name)
         for name in ("Dashboard", "Warehouse", "Accounting", "Champagne")
     )
+    dashboard.rules.create(event_type=EVENT_TYPE)
     failing_since = now - timedelta(hours=9)
     for number in range(420):
         ago = timedelta(hours=(420 - number) * 168 / 420)
@@ -213,7 +245,7 @@ class Made:
         self.delivery = Delivery.objects.create(
             event=self.event,
             subscription=subscription,
-            matched=str(subscription.rules.first()),
+            matched=str(subscription.rules.get(event_type=EVENT_TYPE)),
             created_at=at + timedelta(seconds=1),
         )
 

@@ -158,6 +158,13 @@ def test_fields_of_a_type_come_from_its_model_its_schema_or_its_example(db):
     assert order["customer.email"].kind == "text"
     [invoice] = catalogue.fields_of(registry.require_type("billing.invoice_paid"))
     assert (invoice.path, invoice.kind) == ("invoice", "number")
+    example = {"total": "9.80", "on": "2026-11-24", "at": "2026-11-24T10:00:00Z", "sku": "TEA"}
+    EventType("billing.sent", example=example)
+    try:
+        kinds = [each.kind for each in catalogue.fields_of(registry.require_type("billing.sent"))]
+        assert kinds == ["number", "date", "datetime", "text"]
+    finally:
+        registry.remove_type("billing.sent")
     schema = {"properties": {"at": {"type": ["string", "null"], "format": "date-time"}}}
     EventType("billing.dunned", schema=schema)
     try:

@@ -231,8 +231,17 @@ def _schema_of(example: Any) -> dict[str, Any]:
     if isinstance(example, int | float):
         return {"type": "number"}
     if isinstance(example, str):
-        return {"type": "string"}
+        return {"type": "string", "format": _format_of(example)}
     return {"type": "array"} if isinstance(example, list) else {}
+
+
+def _format_of(example: str) -> str:
+    """What a text stands for, where it can hardly be anything else: "29.80", "2026-11-24"."""
+    if conditions.is_comparable(example, "number"):
+        return "decimal"
+    if conditions.is_comparable(example, "datetime"):
+        return "date-time" if "T" in example else "date"
+    return ""
 
 
 def _leads_to(path: str, fields: Iterable[Field]) -> bool:

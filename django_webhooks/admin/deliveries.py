@@ -152,6 +152,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     readonly_fields = ["status_badge", "why_so", "subject", "how_it_matched", "next_attempt"]
 
     class Media:
+        css = {"all": ["django_webhooks/rules.css"]}
         js = ["django_webhooks/copy.js"]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:

@@ -18,6 +18,7 @@ from django_webhooks.admin.base import (
     EventTypeFilter,
     ReadOnlyAdmin,
     find_events,
+    has_any,
     subject_url,
 )
 from django_webhooks.admin.why import SHOWN_RULES, why
@@ -35,6 +36,9 @@ class EventAdmin(ReadOnlyAdmin):
     search_help_text = SEARCH_HELP
     actions = None
     readonly_fields = ["about", "whose", "occurred", "fanned_out", "pretty_data", "pretty_previous"]
+
+    class Media:
+        css = {"all": ["django_webhooks/rules.css"]}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # The join answers None for an owner who is gone, where a lookup would raise.
@@ -100,7 +104,8 @@ class EventAdmin(ReadOnlyAdmin):
         event = context["original"]
         deliveries = event.deliveries.select_related("subscription")
         found = list(deliveries[: SHOWN_DELIVERIES + 1])
-        may_see_rules = self._may_see_rules(request)
+        # Subscriptions are not for everyone who may see what happened.
+        may_see_rules = has_any(request, "subscription", "view", "change")
         reasons = why(event) if may_see_rules else []
         context |= {
             "may_see_rules": may_see_rules,
@@ -115,8 +120,3 @@ class EventAdmin(ReadOnlyAdmin):
             "more_rules": len(reasons) > SHOWN_RULES,
         }
         return super().render_change_form(request, context, *args, **kwargs)
-
-    def _may_see_rules(self, request: HttpRequest) -> bool:
-        """Subscriptions and their rules are not for everyone who may see what happened."""
-        names = ("view_subscription", "change_subscription")
-        return any(request.user.has_perm(f"django_webhooks.{name}") for name in names)

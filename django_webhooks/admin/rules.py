@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from django_webhooks import fanout
+from django_webhooks.admin.base import has_any
 from django_webhooks.admin.catalogue import describe_catalogue, doubts
 from django_webhooks.admin.forms import RuleForm
 from django_webhooks.admin.rehearsal import rehearse
@@ -124,10 +125,10 @@ class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
         return formset
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _has(request, "subscription", "view", "change")
+        return has_any(request, "subscription", "view", "change")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _has(request, "subscription", "change" if obj else "add")
+        return has_any(request, "subscription", "change" if obj else "add")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_add_permission(request, obj)
@@ -274,16 +275,12 @@ def _database() -> str:
 
 
 def _may_write(request: HttpRequest) -> bool:
-    return _has(request, "subscription", "add", "change")
+    return has_any(request, "subscription", "add", "change")
 
 
 def _may_see_events(request: HttpRequest) -> bool:
     """Trying a rule shows what they hold."""
-    return _has(request, "event", "view", "change")
-
-
-def _has(request: HttpRequest, model: str, *verbs: str) -> bool:
-    return any(request.user.has_perm(f"django_webhooks.{verb}_{model}") for verb in verbs)
+    return has_any(request, "event", "view", "change")
 
 
 def _require(allowed: bool) -> None:

@@ -37,8 +37,10 @@
             const row = this.area.closest(".form-row");
             row.append(this.element);
             this.help = row.querySelector(".help");
-            this.description = element("p", {class: "help webhooks-description"});
-            this.pattern.closest(".form-row").append(this.description);
+            this.description = element("div");
+            this.pattern.closest(".form-row").firstElementChild.append(
+                element("div", {class: "help"}, this.description),
+            );
             this.area.addEventListener("input", () => this.checkSoon());
             this.pattern.addEventListener("change", () => {
                 this.render();
