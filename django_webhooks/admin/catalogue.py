@@ -6,7 +6,7 @@ saved why it will hardly ever fire.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
@@ -53,6 +53,9 @@ class Field:
     help: str = ""
 
 
+Described = dict[str, list[Field]]
+
+
 @dataclass(frozen=True)
 class Doubt:
     """Why a rule that may be saved will hardly ever fire."""
@@ -76,12 +79,12 @@ def pattern_choices(current: str = "") -> list[Any]:
     return choices
 
 
-def describe_catalogue() -> dict[str, Any]:
+def describe_catalogue(described: Described | None = None) -> dict[str, Any]:
     """The catalogue as the rule builder reads it, in JSON values."""
     shapes: list[list[dict[str, Any]]] = []
     numbers = {}
     for each in registry.types:
-        shape = [asdict(field) for field in fields_of(each)]
+        shape = [vars(field) for field in fields_of(each, described)]
         if shape not in shapes:
             shapes.append(shape)
         numbers[each.type] = shapes.index(shape)
@@ -105,8 +108,20 @@ def describe_catalogue() -> dict[str, Any]:
     }
 
 
-def fields_of(event_type: EventType) -> list[Field]:
-    """The fields of an event type as far as they are known: by its model, schema or example."""
+def fields_of(event_type: EventType, described: Described | None = None) -> list[Field]:
+    """The fields of an event type as far as they are known: by its model, schema or example.
+
+    `described` remembers them for as long as a page is made.
+    """
+    described = {} if described is None else described
+    # What is created and what is updated has the same fields.
+    key = event_type.webhook.prefix if event_type.webhook else event_type.type
+    if key not in described:
+        described[key] = _fields_of(event_type)
+    return described[key]
+
+
+def _fields_of(event_type: EventType) -> list[Field]:
     try:
         if event_type.webhook is not None:
             kinds: Mapping[str, Kind] = event_type.webhook.kinds()
@@ -117,11 +132,12 @@ def fields_of(event_type: EventType) -> list[Field]:
     return list(_walk(event_type.schema or _schema_of(event_type.example), {}))
 
 
-def doubts(pattern: str, tree: Any) -> list[Doubt]:
+def doubts(pattern: str, tree: Any, described: Described | None = None) -> list[Doubt]:
     """What in a valid tree can never be true of the events that the pattern names."""
     leaves = list(conditions.leaves(tree))
     types = registry.matching(pattern) if leaves else []
-    fields = [fields_of(each) for each in _described_alike(types)]
+    described = {} if described is None else described
+    fields = [fields_of(each, described) for each in types]
     found = []
     for path, leaf in leaves:
         operator = conditions.OPERATORS[leaf["op"]]
@@ -135,11 +151,6 @@ def doubts(pattern: str, tree: Any) -> list[Doubt]:
             known = [field for each in fields for field in each if field.path == leaf["field"]]
             found += [Doubt(path, message) for message in _misfits(leaf, known)]
     return found
-
-
-def _described_alike(types: Sequence[EventType]) -> Iterable[EventType]:
-    """One type for each model, and those of code: created and updated have the same fields."""
-    return {id(each.webhook) if each.webhook else each.type: each for each in types}.values()
 
 
 def _misfits(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
