@@ -308,12 +308,16 @@
                     ".value": node.field,
                 });
                 input.addEventListener("input", () => {
+                    const before = this.fieldOf(node);
                     node.field = input.value.trim();
-                    this.changed();
-                });
-                input.addEventListener("change", () => {
-                    this.fitOperator(node);
-                    this.redraw(node, "operator", "value");
+                    const now = this.fieldOf(node);
+                    // At once, not when the focus leaves: it may be on its way to what is redrawn.
+                    if (now.kind === before.kind && now.choices.length === before.choices.length) {
+                        this.changed();
+                    } else {
+                        this.fitOperator(node);
+                        this.redraw(node, "operator", "value");
+                    }
                 });
                 return element("div", {class: "webhooks-field"}, input);
             }
@@ -405,6 +409,7 @@
             const made = values.widget({
                 takes: way.takes, field: this.fieldOf(node), value: node.value, texts: this.texts,
                 attributes: {"data-role": "value", "aria-label": `${name}: ${this.texts.value}`},
+                typeLabel: `${name}: ${this.texts.valueType}`,
                 change: value => {
                     node.value = value;
                     node.hasValue = true;
