@@ -287,6 +287,8 @@ def test_the_json_view_shows_the_same_tree_both_ways(page, subscription):
     expect(condition(page, "1").part("value")).to_have_value("1000")
     expect(condition(page, "2.1").part("value")).to_have_value("paid")
     page.get_by_role("button", name="Edit as JSON").click()
+    area.fill(json.dumps({"all": [BIG, {"field": "x", "op": "like"}]}))
+    expect(page.get_by_text("all[1].op: 'like' is not an operator")).to_be_visible()
     area.fill('{"all": [')
     page.get_by_role("button", name="Edit as a form").click()
     expect(page.get_by_text("This is not valid JSON")).to_be_visible()

@@ -507,7 +507,10 @@
         markOne(problem, id) {
             const {place, part} = this.placeOf(problem);
             const notes = place.querySelector(":scope > .webhooks-problems") || this.notes;
-            notes.append(element("li", {id, class: `webhooks-${problem.level || "error"}`}, problem.message));
+            // Of JSON, the path is all that tells the place.
+            const text = this.isForm || !problem.path
+                ? problem.message : `${problem.path}: ${problem.message}`;
+            notes.append(element("li", {id, class: `webhooks-${problem.level || "error"}`}, text));
             const control = place.querySelector(`:scope [data-role="${part}"]`);
             if (control && problem.level !== "warning") {
                 control.setAttribute("aria-invalid", "true");
