@@ -7,6 +7,7 @@ from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
 
+from django_webhooks.conditions import MAX_DEPTH
 from django_webhooks.models import Event, Rule, Subscription
 from tests.browser.conftest import NARROW, WIDE, fits
 from tests.shop.models import Customer, Order
@@ -20,6 +21,11 @@ SENTENCE = (
     "order updated, when status changes to “paid” and "
     "(total is at least 1000 or customer.email does not end with “@example.com”)"
 )
+
+
+def deep(levels: int) -> object:
+    """Groups within groups, as many as may be."""
+    return BIG if levels == 1 else {"any" if levels % 2 else "all": [PAID, deep(levels - 1)]}
 
 
 @pytest.fixture
@@ -240,6 +246,7 @@ def test_the_json_view_shows_the_same_tree_both_ways(page, subscription):
         {"any": [{"field": "x", "op": "exists", "value": False}, PAID]},
         {"any": [{"field": "status", "op": "changed_to", "value": None}, PAID]},
         {"field": "status", "op": "startswith", "value": "p"},
+        deep(MAX_DEPTH),
     ],
 )
 def test_a_tree_that_is_not_touched_is_saved_as_it_was(page, subscription, tree):
