@@ -36,8 +36,11 @@ SECONDS = 0.5
 PREVIEW_SECONDS = 2.0
 """Whoever tries a rule waits for no longer."""
 
-NEAR = 10
-"""Events that almost matched, of a preview."""
+SHOWN, NEAR = 100, 10
+"""Events of a preview that matched, and that nearly did: each may be large."""
+
+READ = 50
+"""Events that a preview reads at once."""
 
 SENTENCE = 2000
 """Characters of a rule's sentence that are kept with each Delivery."""
@@ -96,13 +99,11 @@ class Preview:
     """Which of the recent events a rule would have fired on."""
 
     checked: int
+    matched: int
     events: Sequence[Event]
-    near: Sequence[Event] = ()
-    """Of the others those that came nearest: that few conditions said no."""
-
-    @property
-    def matched(self) -> int:
-        return len(self.events)
+    """The newest of those that matched."""
+    near: Sequence[Event]
+    """Of the others those that came nearest: the fewest conditions said no."""
 
 
 def fan_out(using: str, limit: int = BATCH) -> int:
@@ -200,20 +201,31 @@ def preview(
     if owner is not None:
         public = [each.type for each in registry.matching(event_type) if each.public]
         events = events.filter(models.Q(owner=owner) | models.Q(type__in=public))
-    recent = list(events.order_by("-occurred_at", "-id")[:limit])
-    kinds = kinds_of(types)
-    until, distances = time.monotonic() + PREVIEW_SECONDS, []
-    for event in recent:
-        distances.append(conditions.distance(tree, facts_of(event, kinds)))
+    recent = list(events.order_by("-occurred_at", "-id").values_list("pk", flat=True)[:limit])
+    until, kinds = time.monotonic() + PREVIEW_SECONDS, kinds_of(types)
+    checked = matched = 0
+    shown: list[Event] = []
+    near: list[tuple[int, Event]] = []
+    for event in _read(recent, using):
+        distance = conditions.distance(tree, facts_of(event, kinds))
+        checked += 1
+        matched += not distance
+        if not distance and len(shown) < SHOWN:
+            shown.append(event)
+        elif distance:
+            near = sorted([*near, (distance, event)], key=itemgetter(0))[:NEAR]  # newest first
         if time.monotonic() >= until:
             break
-    judged = list(zip(distances, recent, strict=False))
-    missed = sorted((each for each in judged if each[0]), key=itemgetter(0))  # stable: by time
-    return Preview(
-        checked=len(judged),
-        events=[event for distance, event in judged if not distance],
-        near=[event for _distance, event in missed[:NEAR]],
-    )
+    return Preview(checked, matched, shown, [event for _distance, event in near])
+
+
+def _read(ids: Sequence[str], using: str) -> Iterator[Event]:
+    """The Events in the order of the ids, a few at a time: a thousand may fill the memory."""
+    rows = Event.objects.using(using).defer("body")
+    for start in range(0, len(ids), READ):
+        lot = ids[start : start + READ]
+        found = rows.in_bulk(lot)
+        yield from (found[each] for each in lot if each in found)
 
 
 def explain_delivery(delivery: Delivery) -> Explanation | None:

@@ -405,6 +405,13 @@ def test_an_address_typed_by_hand_breaks_no_list(admin_client, deliver, query):
     assert admin_client.get(page("delivery_changelist") + query, follow=True).status_code == 200
 
 
+def test_all_of_a_long_list_are_as_many_as_it_can_show(admin_client, deliver, monkeypatch):
+    monkeypatch.setattr(deliveries, "MOST_ROWS", 2)
+    made = [deliver("failed") for _ in range(3)]
+    response = act(admin_client, "delivery", "redeliver", made[0], select_across="1")
+    assert messages_of(response) == ["2 deliveries are sent again."]
+
+
 def test_a_row_of_the_list_tells_its_subject_event_and_second(admin_client, deliver):
     delivery = deliver("failed")
     shown = text_of(admin_client.get(page("delivery_changelist")))

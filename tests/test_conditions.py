@@ -608,7 +608,7 @@ def test_operators_and_their_opposites_agree(node, facts):
         (leaf("gt", True), "value", "must be a number or a text"),
         (leaf("startswith", ["a"]), "value", "must be a number or a text"),
         (leaf("in", "abc"), "value", "must be a list"),
-        (leaf("in", []), "value", "is empty"),
+        (leaf("in", []), "value", "is empty: name at least one value"),
         (leaf("not_in", [1, None]), "value[1]", "is_null"),
         (leaf("in", [[1]]), "value[0]", "must be a text"),
         (leaf("in", [1] * 1001), "value", "more than 1000"),

@@ -616,6 +616,21 @@ def test_preview_names_those_that_nearly_matched_the_nearest_first():
     assert [child.value for child in verdict.children] == [True, False]
 
 
+def test_preview_counts_all_and_keeps_the_newest(monkeypatch):
+    listen("shop.order.created")
+    for number in range(5):
+        Order.objects.create(number=number)
+    monkeypatch.setattr(fanout, "SHOWN", 2)
+    monkeypatch.setattr(fanout, "READ", 2)
+    found = preview("shop.order.created", {})
+    assert (found.checked, found.matched) == (5, 5)
+    assert [event.data["number"] for event in found.events] == ["4", "3"]
+    monkeypatch.setattr(fanout, "NEAR", 2)
+    found = preview("shop.order.created", {"field": "number", "op": "eq", "value": "x"})
+    assert (found.checked, found.matched) == (5, 0)
+    assert [event.data["number"] for event in found.near] == ["4", "3"]
+
+
 def test_a_delivery_is_explained_by_the_rule_that_made_it():
     subscription = listen("shop.order.*", {"field": "total", "op": "gt", "value": 100}, name="s")
     subscription.rules.create(event_type="shop.order.created")

@@ -6,7 +6,7 @@ saved why it will hardly ever fire.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
@@ -53,6 +53,9 @@ class Field:
     help: str = ""
 
 
+Described = dict[str, list[Field]]
+
+
 @dataclass(frozen=True)
 class Doubt:
     """Why a rule that may be saved will hardly ever fire."""
@@ -65,28 +68,28 @@ class Doubt:
 def pattern_choices(current: str = "") -> list[Any]:
     """All patterns that a rule may have now, as choices grouped by app; `current` among them."""
     groups: dict[str, list[tuple[str, str]]] = {}
-    for pattern in _patterns():
-        app = "" if pattern == "*" else _app_of(registry.matching(pattern)[0])
+    patterns = _patterns()
+    for pattern, types in patterns.items():
+        app = "" if pattern == "*" else _app_of(types[0])
         groups.setdefault(app, []).append((pattern, _label(pattern)))
     everything = groups.pop("", [])
     choices: list[Any] = [("", _("Choose what to listen to")), *everything, *groups.items()]
-    if current and current not in _patterns():
+    if current and current not in patterns:
         choices.append((current, _("%s (nothing publishes it)") % current))
     return choices
 
 
-def describe_catalogue() -> dict[str, Any]:
+def describe_catalogue(described: Described | None = None) -> dict[str, Any]:
     """The catalogue as the rule builder reads it, in JSON values."""
     shapes: list[list[dict[str, Any]]] = []
     numbers = {}
     for each in registry.types:
-        shape = [asdict(field) for field in fields_of(each)]
+        shape = [vars(field) for field in fields_of(each, described)]
         if shape not in shapes:
             shapes.append(shape)
         numbers[each.type] = shapes.index(shape)
     patterns = {}
-    for pattern in _patterns():
-        types = registry.matching(pattern)
+    for pattern, types in _patterns().items():
         patterns[pattern] = {
             "description": _describe_pattern(pattern, types),
             "shapes": sorted({numbers[each.type] for each in types}),
@@ -105,8 +108,20 @@ def describe_catalogue() -> dict[str, Any]:
     }
 
 
-def fields_of(event_type: EventType) -> list[Field]:
-    """The fields of an event type as far as they are known: by its model, schema or example."""
+def fields_of(event_type: EventType, described: Described | None = None) -> list[Field]:
+    """The fields of an event type as far as they are known: by its model, schema or example.
+
+    `described` remembers them for as long as a page is made.
+    """
+    described = {} if described is None else described
+    # What is created and what is updated has the same fields.
+    key = event_type.webhook.prefix if event_type.webhook else event_type.type
+    if key not in described:
+        described[key] = _fields_of(event_type)
+    return described[key]
+
+
+def _fields_of(event_type: EventType) -> list[Field]:
     try:
         if event_type.webhook is not None:
             kinds: Mapping[str, Kind] = event_type.webhook.kinds()
@@ -117,11 +132,12 @@ def fields_of(event_type: EventType) -> list[Field]:
     return list(_walk(event_type.schema or _schema_of(event_type.example), {}))
 
 
-def doubts(pattern: str, tree: Any) -> list[Doubt]:
+def doubts(pattern: str, tree: Any, described: Described | None = None) -> list[Doubt]:
     """What in a valid tree can never be true of the events that the pattern names."""
     leaves = list(conditions.leaves(tree))
     types = registry.matching(pattern) if leaves else []
-    fields = [fields_of(each) for each in types]
+    described = {} if described is None else described
+    fields = [fields_of(each, described) for each in types]
     found = []
     for path, leaf in leaves:
         operator = conditions.OPERATORS[leaf["op"]]
@@ -151,10 +167,13 @@ def _misfits(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
                 yield _("%(field)s is never %(value)s, only one of %(choices)s.") % words
 
 
-def _patterns() -> list[str]:
-    """Related ones side by side, "shop.order.*" right before "shop.order.created"."""
-    patterns = {pattern for each in registry.types for pattern in patterns_of(each.type)} | {"*"}
-    return sorted(patterns, key=lambda each: [part.replace("*", "") for part in each.split(".")])
+def _patterns() -> dict[str, list[EventType]]:
+    """Each pattern with the types that it names; "shop.order.*" before "shop.order.created"."""
+    found: dict[str, list[EventType]] = {"*": []}
+    for each in registry.types:
+        for pattern in patterns_of(each.type):
+            found.setdefault(pattern, []).append(each)
+    return dict(sorted(found.items(), key=lambda item: item[0].replace("*", "").split(".")))
 
 
 def _app_of(event_type: EventType) -> str:

@@ -272,7 +272,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.action(description=_("Redeliver"), permissions=["redeliver"])
     def redeliver(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        chosen = list(queryset)
+        chosen = list(queryset[:MOST_ROWS])  # as many as the list can show
         free = [each for each in chosen if each.subscription_id and not each.lease_token]
         sent = sum(redeliver(free[at : at + BATCH]) for at in range(0, len(free), BATCH))
         assert request.user.pk is not None

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks.admin.catalogue import Doubt, doubts, pattern_choices
+from django_webhooks.admin.catalogue import Described, Doubt, doubts, pattern_choices
 from django_webhooks.conditions import validate
 from django_webhooks.exceptions import ConditionError
 from django_webhooks.models import Rule, Subscription
@@ -211,8 +211,9 @@ class RuleForm(ModelErrorsForm):
         widgets = {"event_type": EventTypeSelect}
         help_texts = {"event_type": ""}
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, described: Described | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.described = described
         self.malformed: ConditionError | None = None
         self.fields["conditions"].widget.judge = self.judge
 
@@ -256,4 +257,4 @@ class RuleForm(ModelErrorsForm):
             validate(rule.conditions)
         except ConditionError as error:  # a row from elsewhere
             return [Doubt(error.path, error.message)]
-        return doubts(rule.event_type, rule.conditions)
+        return doubts(rule.event_type, rule.conditions, self.described)

@@ -5,6 +5,8 @@ Nothing that is tried is saved or sent.
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -20,7 +22,7 @@ from django.views.decorators.http import require_POST
 
 from django_webhooks import fanout
 from django_webhooks.admin.base import has_any
-from django_webhooks.admin.catalogue import describe_catalogue, doubts
+from django_webhooks.admin.catalogue import Described, describe_catalogue, doubts
 from django_webhooks.admin.forms import RuleForm
 from django_webhooks.admin.rehearsal import rehearse
 from django_webhooks.admin.why import show
@@ -96,8 +98,21 @@ TEXTS = {
 
 
 class RuleFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
-    builder = "{}"
-    """What the scripts know, in JSON."""
+    """Describes what is published once for all its forms."""
+
+    describe_builder: Callable[[Described], dict[str, Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.described: Described = {}
+
+    def get_form_kwargs(self, index: int | None) -> dict[str, Any]:
+        return {**super().get_form_kwargs(index), "described": self.described}
+
+    @property
+    def builder(self) -> str:
+        """What the scripts know, in JSON."""
+        return json.dumps(self.describe_builder(self.described), default=str)
 
 
 class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
@@ -121,7 +136,7 @@ class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         formset = super().get_formset(request, obj, **kwargs)
         assert issubclass(formset, RuleFormSet)  # made anew for each request
-        formset.builder = json.dumps(self._builder(request, obj), default=str)
+        formset.describe_builder = staticmethod(partial(self._describe_builder, request, obj))
         return formset
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -136,12 +151,14 @@ class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_add_permission(request, obj)
 
-    def _builder(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+    def _describe_builder(
+        self, request: HttpRequest, obj: Any, described: Described
+    ) -> dict[str, Any]:
         """All that the builder knows."""
         offered = VIEWS if _may_see_events(request) else {"check": VIEWS["check"]}
         site = self.admin_site.name
         return {
-            **describe_catalogue(),
+            **describe_catalogue(described),
             "texts": {**TEXTS, "connectives": CONNECTIVES},
             "urls": {
                 each: reverse(f"admin:{name}", current_app=site) for each, name in offered.items()

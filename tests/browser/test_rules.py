@@ -7,7 +7,9 @@ from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
 
-from django_webhooks.models import Event, Rule, Subscription
+from django_webhooks import worker
+from django_webhooks.conditions import MAX_DEPTH
+from django_webhooks.models import Delivery, Event, Rule, Subscription
 from tests.browser.conftest import NARROW, WIDE, fits
 from tests.shop.models import Customer, Order
 
@@ -20,6 +22,11 @@ SENTENCE = (
     "order updated, when status changes to “paid” and "
     "(total is at least 1000 or customer.email does not end with “@example.com”)"
 )
+
+
+def deep(levels: int) -> object:
+    """Groups within groups, as many as may be."""
+    return BIG if levels == 1 else {"any" if levels % 2 else "all": [PAID, deep(levels - 1)]}
 
 
 @pytest.fixture
@@ -156,6 +163,65 @@ def test_a_nested_rule_is_built_by_keyboard_alone_tried_and_saved(page, orders, 
     assert stored() == TREE
 
 
+def test_the_whole_way_from_a_rule_to_a_delivery_and_to_the_why_not_and_to_the_mend(
+    page, transactional_db, receiver
+):
+    page.goto(ADD)
+    page.get_by_label("Name:").fill("Big orders")
+    page.get_by_label("URL:").fill(receiver.url)
+    event_type(page).select_option("shop.order.created")
+    page.get_by_role("button", name="Add a condition").click()
+    condition(page, "1").fill("total", "is at least", "1000")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".messagelist .success").first).to_be_visible()
+
+    receiver.answer = lambda request: (503, {}, b"down for maintenance")
+    big = Order.objects.create(number="A-1", total=1540)
+    small = Order.objects.create(number="A-2", total=740)
+    worker.drain()
+    page.goto("/admin/django_webhooks/delivery/")
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
+    page.locator("#result_list tbody th a").click()
+    expect(page.locator("#content")).to_contain_text("total 1540.00 is at least 1000")
+    expect(page.locator("#content")).to_contain_text("down for maintenance")
+
+    event = Event.objects.get(subject_id=str(small.pk))
+    page.goto(reverse("admin:django_webhooks_event_change", args=[event.pk]))
+    expect(page.locator(".webhooks-whys")).to_contain_text("did not fire")
+    expect(page.locator(".webhooks-whys")).to_contain_text("total 740.00 is not at least 1000")
+
+    receiver.answer = lambda request: (204, {}, b"")
+    delivery = Delivery.objects.get(event__subject_id=str(big.pk))
+    page.goto(reverse("admin:django_webhooks_delivery_change", args=[delivery.pk]))
+    page.get_by_role("button", name="Redeliver").click()
+    worker.drain()
+    page.reload()
+    expect(page.locator(".webhooks-badge").first).to_have_text("succeeded")
+
+
+def test_any_path_can_be_asked_for(page, subscription):
+    subscription.rules.create(event_type="shop.order.updated")
+    page.goto(change_page(subscription))
+    page.get_by_role("button", name="Add a condition").click()
+    condition(page, "1").part("field").select_option(label="Another path…")
+    field = condition(page, "1").part("field")
+    expect(field).to_be_focused()
+    field.fill("total")  # known after all: asked for by its kind
+    expect(condition(page, "1").part("type of the value")).to_have_count(0)
+    field.fill("customer.address.city")
+    page.keyboard.press("Tab")
+    expect(condition(page, "1").part("operator")).to_be_focused()
+    condition(page, "1").part("operator").select_option(label="is greater than")
+    condition(page, "1").part("value").fill("5")
+    condition(page, "1").part("type of the value").select_option("number")
+    assert json.loads(as_json(page).input_value()) == {
+        "field": "customer.address.city",
+        "op": "gt",
+        "value": 5,
+    }
+    expect(condition(page, "1").place).to_contain_text("publishes no field")
+
+
 def test_conditions_are_moved_grouped_and_removed_and_the_focus_stays_near(page, subscription):
     one, two, three = ({"field": "number", "op": "eq", "value": each} for each in "abc")
     subscription.rules.create(event_type="shop.order.*", conditions={"all": [one, two, three]})
@@ -221,6 +287,8 @@ def test_the_json_view_shows_the_same_tree_both_ways(page, subscription):
     expect(condition(page, "1").part("value")).to_have_value("1000")
     expect(condition(page, "2.1").part("value")).to_have_value("paid")
     page.get_by_role("button", name="Edit as JSON").click()
+    area.fill(json.dumps({"all": [BIG, {"field": "x", "op": "like"}]}))
+    expect(page.get_by_text("all[1].op: 'like' is not an operator")).to_be_visible()
     area.fill('{"all": [')
     page.get_by_role("button", name="Edit as a form").click()
     expect(page.get_by_text("This is not valid JSON")).to_be_visible()
@@ -240,6 +308,7 @@ def test_the_json_view_shows_the_same_tree_both_ways(page, subscription):
         {"any": [{"field": "x", "op": "exists", "value": False}, PAID]},
         {"any": [{"field": "status", "op": "changed_to", "value": None}, PAID]},
         {"field": "status", "op": "startswith", "value": "p"},
+        deep(MAX_DEPTH),
     ],
 )
 def test_a_tree_that_is_not_touched_is_saved_as_it_was(page, subscription, tree):

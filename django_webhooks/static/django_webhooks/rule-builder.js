@@ -308,12 +308,16 @@
                     ".value": node.field,
                 });
                 input.addEventListener("input", () => {
+                    const before = this.fieldOf(node);
                     node.field = input.value.trim();
-                    this.changed();
-                });
-                input.addEventListener("change", () => {
-                    this.fitOperator(node);
-                    this.redraw(node, "operator", "value");
+                    const now = this.fieldOf(node);
+                    // At once, not when the focus leaves: it may be on its way to what is redrawn.
+                    if (now.kind === before.kind && now.choices.length === before.choices.length) {
+                        this.changed();
+                    } else {
+                        this.fitOperator(node);
+                        this.redraw(node, "operator", "value");
+                    }
                 });
                 return element("div", {class: "webhooks-field"}, input);
             }
@@ -405,6 +409,7 @@
             const made = values.widget({
                 takes: way.takes, field: this.fieldOf(node), value: node.value, texts: this.texts,
                 attributes: {"data-role": "value", "aria-label": `${name}: ${this.texts.value}`},
+                typeLabel: `${name}: ${this.texts.valueType}`,
                 change: value => {
                     node.value = value;
                     node.hasValue = true;
@@ -502,7 +507,10 @@
         markOne(problem, id) {
             const {place, part} = this.placeOf(problem);
             const notes = place.querySelector(":scope > .webhooks-problems") || this.notes;
-            notes.append(element("li", {id, class: `webhooks-${problem.level || "error"}`}, problem.message));
+            // Of JSON, the path is all that tells the place.
+            const text = this.isForm || !problem.path
+                ? problem.message : `${problem.path}: ${problem.message}`;
+            notes.append(element("li", {id, class: `webhooks-${problem.level || "error"}`}, text));
             const control = place.querySelector(`:scope [data-role="${part}"]`);
             if (control && problem.level !== "warning") {
                 control.setAttribute("aria-invalid", "true");

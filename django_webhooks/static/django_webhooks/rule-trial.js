@@ -12,7 +12,7 @@
         try {
             const response = await fetch(url, {method: "POST", body, credentials: "same-origin"});
             const isJson = response.headers.get("content-type")?.startsWith("application/json");
-            if (!response.ok) {
+            if (!response.ok || response.redirected) {  // to the login
                 return null;
             }
             return isJson ? await response.json() : await response.text();

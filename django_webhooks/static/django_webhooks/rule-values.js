@@ -42,7 +42,7 @@
 
         Gives its elements, the first of which has the focus; `change(value)` is called with the
         new JSON value. A value that is not touched is never written anew. */
-    function widget({takes, field, value, attributes, texts, change}) {
+    function widget({takes, field, value, attributes, typeLabel, texts, change}) {
         if (takes === "nothing") {
             return [];
         }
@@ -69,7 +69,7 @@
             return [text({value, attributes: numeric, change: typed => change(tree.number(typed))})];
         }
         if (field.kind === "unknown" || field.kind === "list") {
-            return anything({value, attributes, texts, change});
+            return anything({value, attributes, typeLabel, texts, change});
         }
         return [text({value, attributes, change})];
     }
@@ -150,12 +150,12 @@
     }
 
     /** Of a field of unknown kind nobody knows whether 1000 is a number: it is asked. */
-    function anything({value, attributes, texts, change}) {
+    function anything({value, attributes, typeLabel, texts, change}) {
         let type = isNumber(value) ? "number" : typeof value === "boolean" ? "boolean" : "text";
         const input = text({value, attributes, change: () => tell()});
         const types = select(
             [["text", texts.asText], ["number", texts.asNumber], ["boolean", texts.asBoolean]],
-            type, {"aria-label": texts.valueType, class: "webhooks-type"},
+            type, {"aria-label": typeLabel, class: "webhooks-type"},
         );
         function tell() {
             const typed = input.value;
