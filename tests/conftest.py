@@ -21,6 +21,7 @@ hypothesis_settings.register_profile("tests", deadline=None)
 hypothesis_settings.load_profile("tests")
 
 
+@pytest.hookimpl(trylast=True)  # when all are marked
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out, on other databases, what needs to be run once only."""
     if connection.vendor == "sqlite":

@@ -1,4 +1,4 @@
-"""A real Chromium before the real admin. All that lies here is marked `browser`.
+"""A real Chromium before the real admin. All that lies here is marked `browser` and `once`.
 
 `CHROMIUM=…` names another executable; where there is none, the tests are skipped and say so.
 """
@@ -38,6 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker("browser")
+            item.add_marker("once")
             if not chromium():
                 item.add_marker(missing)
 
