@@ -662,3 +662,11 @@ def test_a_count_that_was_broken_off_says_so(admin_client, deliver, monkeypatch)
     for _ in range(3):
         deliver("pending")
     assert re.search(r"Pending</dt>\s*<dd><b>2\+</b>", overview_of(admin_client))
+
+
+@pytest.mark.parametrize("name", ["delivery", "event"])
+@pytest.mark.parametrize("limit", ["gte=0001-01-01", "lt=9999-12-31 23:59:59"])
+def test_a_date_that_no_zone_can_hold_breaks_no_list(admin_client, name, limit):
+    field = "event__occurred_at" if name == "delivery" else "occurred_at"
+    response = admin_client.get(page(f"{name}_changelist") + f"?{field}__{limit}", follow=True)
+    assert response.status_code == 200
