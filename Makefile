@@ -29,10 +29,10 @@ bench: .venv-test/ready ## Run the benchmarks, on SQLite or DATABASE_URL=…; ea
 screenshots: .venv-test/ready ## Take pictures of the admin's pages, into build/screenshots/ and docs/images/.
 	cd example_project && ../.venv-test/bin/python screenshots.py
 
-chaos: .venv-test/ready ## Kill workers while orders are saved, then judge: SECONDS=60 SEED=7 ENGINE=loop DATABASE_URL=…, ARGS=….
+chaos: .venv-test/ready ## Kill workers while orders are saved, then judge: SECONDS=60 SEED=7 ENGINE=loop EXAMPLES=50 DATABASE_URL=…, ARGS=….
 	.venv-test/bin/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
-	CHAOS_EXAMPLES=150 .venv-test/bin/python -m pytest -m slow tests/test_faults.py tests/test_state_machine.py
+	CHAOS_EXAMPLES=$(or $(EXAMPLES),50) .venv-test/bin/python -m pytest -m slow tests/test_faults.py tests/test_state_machine.py
 
 lint: .venv-lint/ready ## Check style, formatting and types.
 	.venv-lint/bin/ruff check .
