@@ -5,11 +5,13 @@ import json
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db.models.signals import post_save, pre_delete, pre_save
 from django.test import Client
 from django.urls import reverse
 
 from django_webhooks import worker
 from django_webhooks.admin import catalogue
+from django_webhooks.capture import UID
 from django_webhooks.models import Delivery, Event, Subscription
 from django_webhooks.registry import EventType, ModelWebhook, registry
 from tests.shop.models import Customer, Order, Unheard
@@ -186,6 +188,8 @@ def test_a_serializer_that_breaks_takes_only_its_fields_from_the_builder(admin_c
         assert ask(admin_client, "check", BIG, event_type="shop.unheard.*").json()["sentence"]
     finally:
         registry.remove(Unheard)
+        for signal in (pre_save, post_save, pre_delete):
+            signal.disconnect(sender=Unheard, dispatch_uid=UID)
 
 
 # Trying
