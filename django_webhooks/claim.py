@@ -203,8 +203,12 @@ class Claimer:
     def _load(self, ids: Sequence[int], token: uuid.UUID) -> list[Delivery]:
         """The rows that may be sent; those that may not are given back, or given up."""
         rows = Delivery.objects.using(self.using).filter(pk__in=ids)
-        claimed = list(rows.held_by(token).select_related("event", "subscription").order_by("pk"))
+        # Once more, for the subscription may have been paused or given another URL since.
+        mine = rows.held_by(token).sendable().select_related("event", "subscription")
+        claimed = list(mine.order_by("pk"))
         try:
+            if len(claimed) < len(ids):
+                rows.exclude(pk__in=[each.pk for each in claimed]).release([token])
             sendable = [each for each in claimed if not _given_up(each, self.using)]
             return _within_limits(sendable, self.using)
         except Exception:

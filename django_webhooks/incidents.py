@@ -132,8 +132,12 @@ def _asked_to_wait(result: Result) -> float | None:
 
 
 def _disable_gone(row: Any, incidents: Incidents) -> None:
-    for subscription in row.exclude(status=Subscription.Status.DISABLED):
-        subscription.disable("The endpoint answered 410 Gone.")
+    status = Subscription.Status
+    # What was disabled meanwhile stays so: resuming from that may need more than its owner.
+    still_open = [status.ACTIVE, status.PAUSED, status.COMPLETED]
+    for subscription in row:
+        if not subscription.disable("The endpoint answered 410 Gone.", only_from=still_open):
+            continue
         Delivery.objects.using(row.db).filter(subscription=subscription).cancel(
             "The endpoint answered 410 Gone to another delivery."
         )

@@ -392,7 +392,7 @@ class Subscription(models.Model):
         old = [] if isinstance(self.secrets, Unreadable) else self._shared_secrets()[:1]
         new = signing.generate_secret()
         self.secrets = [
-            {"secret": new, "expires_at": None},
+            {"secret": new, "expires_at": None, "rotated": True},
             *({"secret": each, "expires_at": expires_at} for each in old if overlap),
         ]
         self.save(update_fields=["secrets", "updated_at"])

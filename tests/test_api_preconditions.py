@@ -218,3 +218,12 @@ def test_who_asks_many_times_at_once_gets_one(prefix: str) -> None:
     assert len({each.json()["secret"] for each in answers}) == 1
     assert Subscription.objects.count() == 1
     assert Subscription.objects.get().rules.count() == 1
+
+
+@pytest.mark.parametrize("overlap", [0, 3600])
+def test_a_rotated_secret_is_shown_once(api: APIClient, overlap: int) -> None:
+    made = api.post(SUBSCRIPTIONS, BODY, headers=KEY).data
+    where = f"{SUBSCRIPTIONS}{made['id']}/rotate-secret/"
+    assert api.post(where, {"overlap": overlap}).data["secret"] != made["secret"]
+    again = api.post(SUBSCRIPTIONS, BODY, headers=KEY)
+    assert (again.status_code, "secret" in again.data) == (201, False)

@@ -9,6 +9,8 @@ from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
 from django_webhooks import delivery, outbox
+from django_webhooks.claim import Claimer
+from django_webhooks.fanout import fan_out
 from django_webhooks.models import Delivery, Event, Subscription
 from django_webhooks.worker import drain
 from tests.api import SUBSCRIPTIONS, at, make
@@ -185,6 +187,54 @@ def test_what_staff_have_disabled_is_not_opened_by_an_answer(
     drain()
     shown = api.get(at(mine)).data
     assert (shown["status"], shown["disabled_reason"]) == ("disabled", "Abuse.")
+
+
+def test_a_url_that_changes_while_a_worker_claims_is_sent_nothing_else(
+    api: APIClient, me: User, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.answer = obedient
+    mine, _ = create(api, receiver)
+    drain()
+    place_order(me)
+    fan_out("default")
+    load = Claimer._load
+
+    def changed_first(claimer: Claimer, ids: Any, token: Any) -> list[Delivery]:
+        monkeypatch.setattr(Claimer, "_load", load)
+        api.patch(at(mine), {"url": receiver.url + "other"})
+        return load(claimer, ids, token)
+
+    monkeypatch.setattr(Claimer, "_load", changed_first)
+    receiver.answer = lambda request: 500
+    drain()
+    types = [json.loads(each.body)["type"] for each in receiver.requests]
+    assert types == ["webhooks.challenge"] * 2
+    waiting = Delivery.objects.get(event__type="shop.order.created")
+    assert (waiting.status, waiting.lease_token, waiting.attempt_count) == ("pending", None, 0)
+
+
+@pytest.mark.parametrize("lock", [True, False], ids=["staff", "challenge"])
+def test_a_late_410_opens_nothing_that_was_shut_meanwhile(
+    me: User, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, lock: bool
+) -> None:
+    mine = make(me, url=receiver.url)
+    outbox.publish_test(mine)
+    receiver.answer = lambda request: 410
+    disable = Subscription.disable
+
+    def shut_first(subscription: Subscription, *args: Any, **kwargs: Any) -> bool:
+        monkeypatch.setattr(Subscription, "disable", disable)
+        other = Subscription.objects.get()
+        if lock:
+            other.disable("Too many complaints.", lock=True)
+        else:
+            outbox.publish_challenge(other)
+        return disable(subscription, *args, **kwargs)
+
+    monkeypatch.setattr(Subscription, "disable", shut_first)
+    drain()
+    mine.refresh_from_db()
+    assert (mine.locked, bool(mine.challenge)) == (lock, not lock)
 
 
 def test_staff_and_code_are_trusted(receiver: Receiver, me: User) -> None:

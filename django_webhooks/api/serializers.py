@@ -231,7 +231,7 @@ class NewSubscriptionSerializer(SubscriptionSerializer):
 
 def _is_new(subscription: Subscription) -> bool:
     """Whether its secret is still the first, and not older than a day."""
-    if isinstance(subscription.secrets, Unreadable) or len(subscription.secrets) > 1:
+    if isinstance(subscription.secrets, Unreadable) or "rotated" in subscription.secrets[0]:
         return False
     return timezone.now() - subscription.created_at < timedelta(days=1)
 
