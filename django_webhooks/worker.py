@@ -201,7 +201,9 @@ def _linger(watch: Any, token: uuid.UUID, left: Callable[[], float]) -> DrainRes
         if found or now >= next_sign:
             if not watch.keep(token, HELD):
                 break  # thought dead, and replaced
-            next_sign, retry_at = now + 1.0, now + seconds_to_near_work()
+            near = seconds_to_near_work()
+            # From when it was asked, not from before: on a slow database that would be too early.
+            next_sign, retry_at = now + 1.0, time.monotonic() + near
         if not found:
             if now >= retry_at and watch.leave(token):
                 break

@@ -253,6 +253,24 @@ def test_retry_that_is_near_is_waited_for(subscribe, receiver, settings, monkeyp
     assert 1.4 < time.monotonic() - started < 4
 
 
+def test_retry_that_is_near_is_waited_for_however_slow_the_database_is(
+    subscribe, receiver, settings, monkeypatch
+):
+    def slowly():
+        time.sleep(0.5)
+        return seconds_to_near_work()
+
+    seconds_to_near_work = worker.seconds_to_near_work
+    monkeypatch.setattr(worker, "seconds_to_near_work", slowly)
+    monkeypatch.setattr(worker, "LINGER", worker.timedelta(seconds=0.2))
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "RETRY_SCHEDULE": [1.5]}
+    receiver.answer = lambda request: 500 if len(receiver.requests) == 1 else 200
+    subscribe("*")
+    order()
+    attend()
+    assert Delivery.objects.get().status == "succeeded"
+
+
 def test_task_that_runs_out_of_time_wakes_another(subscribe, receiver, monkeypatch, wakes):
     monkeypatch.setattr(worker, "BUDGET", 0.0)
     subscribe("*")
