@@ -35,7 +35,7 @@ logger = logging.getLogger("django_webhooks")
 UNANSWERED = "Its endpoint has not answered the challenge yet."
 
 BATCH = 500
-"""Deliveries that are cancelled in one transaction."""
+"""Deliveries that are cancelled, or sent again, in one transaction: no worker waits for long."""
 
 MAX_SUBJECT_ID_LENGTH = Event._meta.get_field("subject_id").max_length
 
@@ -71,7 +71,11 @@ def redeliver(deliveries: Iterable[Delivery]) -> int:
     by_alias: dict[str, list[Any]] = {}
     for delivery in deliveries:
         by_alias.setdefault(_home_of(delivery), []).append(delivery.pk)
-    return sum(_redeliver(ids, using) for using, ids in by_alias.items())
+    return sum(
+        _redeliver(ids[start : start + BATCH], using)
+        for using, ids in by_alias.items()
+        for start in range(0, len(ids), BATCH)
+    )
 
 
 def recover(subscription: Subscription, since: datetime, *, dry_run: bool = False) -> int:
@@ -92,7 +96,7 @@ def cancel_waiting(subscription: Subscription, reason: str) -> int:
     """End without a request what is pending and not in flight. Returns how many were."""
     rows = waiting_of(subscription)
     count = 0
-    # Few at a time, so that no worker waits for long; what was left out was taken by one.
+    # What was left out was taken by a worker.
     while ids := list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH]):
         cancelled = on_contention(partial(rows.filter(pk__in=ids).cancel, reason), rows.db)
         if not cancelled:

@@ -6,6 +6,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from django_webhooks import outbox
 from django_webhooks.backends import get_backend
 from django_webhooks.backends.base import QueueBackend
 from django_webhooks.exceptions import PayloadError, PayloadTooLarge, UnknownEventType
@@ -326,6 +327,28 @@ def test_redelivery_hurries_a_waiting_retry_and_skips_what_is_in_flight(subscrib
     assert len(receiver.requests) == 2
     Delivery.objects.update(lease_token="00000000-0000-0000-0000-000000000001")
     assert redeliver(Delivery.objects.all()) == 0
+
+
+@committed
+def test_many_are_redelivered_few_at_a_time(subscribe, receiver, monkeypatch):
+    """SQLite takes so many ids in one statement and no more; no worker waits for all of them."""
+    monkeypatch.setattr(outbox, "BATCH", 2)
+    subscription = subscribe("shop.order.*")
+    for number in range(5):
+        Order.objects.create(number=number)
+    drain()
+    asked = []
+
+    def update(execute, sql, params, many, context):
+        if sql.startswith("UPDATE") and "django_webhooks_delivery" in sql:
+            asked.append(sum(each in ids for each in params or ()))
+        return execute(sql, params, many, context)
+
+    ids = set(Delivery.objects.values_list("pk", flat=True))
+    with connection.execute_wrapper(update):
+        assert redeliver(Delivery.objects.all()) == 5
+    assert max(asked) <= 3, "two, and perhaps a number that looks like one"
+    assert Delivery.objects.pending().filter(subscription=subscription).count() == 5
 
 
 @committed

@@ -39,9 +39,6 @@ from django_webhooks.admin.why import how_it_matched
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import redeliver
 
-BATCH = 500
-"""Deliveries that are redelivered in one transaction."""
-
 SEARCHED = 1000
 """Subscriptions whose deliveries are searched for."""
 
@@ -274,7 +271,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def redeliver(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
         chosen = list(queryset[:MOST_ROWS])  # as many as the list can show
         free = [each for each in chosen if each.subscription_id and not each.lease_token]
-        sent = sum(redeliver(free[at : at + BATCH]) for at in range(0, len(free), BATCH))
+        sent = redeliver(free)
         assert request.user.pk is not None
         LogEntry.objects.log_actions(request.user.pk, free, CHANGE, gettext("Redelivered."))
         if sent:

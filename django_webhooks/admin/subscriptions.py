@@ -45,9 +45,6 @@ from django_webhooks.outbox import (
 
 NEW_SECRET = "django_webhooks_new_secret_of"  # noqa: S105
 
-BATCH = 500
-"""Deliveries that are redelivered in one transaction."""
-
 MOST_AT_ONCE = 10_000
 """Deliveries that are recovered at once; then it is asked again."""
 
@@ -358,8 +355,9 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             rows = failed_since(subscription, since) if since else Delivery.objects.none()
             more = {"form": form, "since": since, "since_text": since and plain_moment(since)}
             return self._ask(request, "recover", title, subscription, **more, **_counted(rows))
-        ids = list(failed_since(subscription, since).order_by("pk")[:MOST_AT_ONCE])
-        count = sum(redeliver(ids[at : at + BATCH]) for at in range(0, len(ids), BATCH))
+        count = redeliver(
+            failed_since(subscription, since).only("pk").order_by("pk")[:MOST_AT_ONCE]
+        )
         told = gettext("Recovered %(count)d deliveries that had failed since %(since)s.")
         self.log_change(
             request, subscription, told % {"count": count, "since": since.isoformat(" ", "seconds")}
