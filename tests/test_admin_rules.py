@@ -1,20 +1,20 @@
 """What the rule builder asks the server, by hand: who may, what is said, and what never is."""
 
-import html
 import json
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db.models.signals import post_save, pre_delete, pre_save
 from django.test import Client
 from django.urls import reverse
 
-from django_webhooks import worker
+from django_webhooks import outbox, worker
 from django_webhooks.admin import catalogue
 from django_webhooks.capture import UID
 from django_webhooks.models import Delivery, Event, Subscription
 from django_webhooks.registry import EventType, ModelWebhook, registry
 from tests.shop.models import Customer, Order, Unheard
+from tests.test_admin import messages_of, page, text_of, typed, user_with
 
 URL = "https://receiver.example.com/hook"
 PAID = {"field": "status", "op": "changed_to", "value": "paid"}
@@ -26,18 +26,6 @@ EVERYTHING = ("change_subscription", "view_event", "view_order")
 def ask(client: Client, view: str, tree: object = None, **fields: object):
     data = {"event_type": "shop.order.updated", "conditions": json.dumps(tree or {}), **fields}
     return client.post(reverse(f"admin:django_webhooks_rule_{view}"), data)
-
-
-def text_of(response) -> str:
-    return html.unescape(response.content.decode())
-
-
-def user_with(*codenames: str) -> Client:
-    user = User.objects.create_user("clerk", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -111,6 +99,20 @@ def test_what_can_never_be_is_doubted_and_not_refused(admin_client, pattern, tre
     assert (found["path"], found["level"]) == (path, "warning")
     assert words in found["message"]
     assert answer["sentence"]
+
+
+NEVER, EVER = {"field": "totl", "op": "eq", "value": 1}, {"field": "total", "op": "eq", "value": 1}
+
+
+@pytest.mark.parametrize(("before", "after"), [(EVER, NEVER), (NEVER, EVER)])
+def test_what_is_saved_is_doubted_and_not_what_was(admin_client, subscription, before, after):
+    rule = subscription.rules.create(event_type="shop.order.created", conditions=before)
+    written = {"id": rule.pk, "event_type": rule.event_type, "conditions": json.dumps(after)}
+    where = page("subscription_change", subscription.pk)
+    response = admin_client.post(where, typed([written], initial=1), follow=True)
+    rule.refresh_from_db()
+    assert rule.conditions == after
+    assert any("totl" in each for each in messages_of(response)) == (after is NEVER)
 
 
 @pytest.mark.parametrize(
@@ -407,3 +409,13 @@ def test_the_delivery_page_says_how_its_rule_matched(admin_client, subscribe, re
     )
     subscription.rules.all().delete()
     assert "they were changed since" in text_of(admin_client.get(url))
+
+
+@pytest.mark.parametrize("publish", [outbox.publish_test, outbox.publish_challenge])
+def test_what_the_app_sends_itself_is_told_to_go_past_the_rules(admin_client, order, publish):
+    delivery = publish(Subscription.objects.get())
+    shown = text_of(admin_client.get(page("event_change", delivery.event_id)))
+    assert "past the rules" in shown
+    assert "did not fire" not in shown
+    listed = text_of(admin_client.get(page("event_changelist")))
+    assert f"event_type={delivery.event.type}" in listed

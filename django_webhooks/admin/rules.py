@@ -189,7 +189,8 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
-        for rule in form.instance.rules.all():
+        # Asked anew: the instance remembers the rules as they were before.
+        for rule in Rule.objects.filter(subscription=form.instance).order_by("pk"):
             for doubt in doubts(rule.event_type, rule.conditions):
                 messages.warning(request, f"“{rule}”: {doubt.message}")
 
