@@ -25,6 +25,8 @@ TEST_EVENT = "webhooks.test"
 """The type of test events: known without being registered, matched by no rule."""
 CHALLENGE_EVENT = "webhooks.challenge"
 """The type of what an endpoint has to answer first; known and matched as test events are."""
+OWN_TYPES = TEST_EVENT, CHALLENGE_EVENT
+"""What the app sends itself, past all rules."""
 
 EVENT_TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 """Standard Webhooks: full-stop delimited, `[a-zA-Z0-9_]` between."""

@@ -17,7 +17,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.models import Event
-from django_webhooks.registry import TEST_EVENT, registry
+from django_webhooks.registry import OWN_TYPES, registry
 
 FROM_PAGE = "_from_page"
 
@@ -126,7 +126,7 @@ class EventTypeFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         known = [each.type for each in registry.types]
-        return [(name, name) for name in (*known, TEST_EVENT)]
+        return [(name, name) for name in (*known, *OWN_TYPES)]
 
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Any]

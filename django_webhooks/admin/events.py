@@ -23,7 +23,7 @@ from django_webhooks.admin.base import (
 )
 from django_webhooks.admin.why import SHOWN_RULES, why
 from django_webhooks.models import Event
-from django_webhooks.registry import TEST_EVENT
+from django_webhooks.registry import OWN_TYPES
 
 SHOWN_DELIVERIES = 50
 
@@ -109,7 +109,7 @@ class EventAdmin(ReadOnlyAdmin):
         reasons = why(event) if may_see_rules else []
         context |= {
             "may_see_rules": may_see_rules,
-            "is_test": event.type == TEST_EVENT,
+            "is_past_rules": event.type in OWN_TYPES,
             "deliveries": [
                 (each, display.badge(each.status, each.get_status_display()))
                 for each in found[:SHOWN_DELIVERIES]

@@ -368,7 +368,7 @@ ANSWERS: Mapping[str, Any] = {
     "default": _("It is sent again, by the schedule; `Retry-After` is honoured."),
 }
 
-OWN_TYPES: dict[str, tuple[Any, Schema]] = {
+OWN_DATA: dict[str, tuple[Any, Schema]] = {
     TEST_EVENT: (
         _("Sent on demand, past the rules."),
         {
@@ -404,7 +404,7 @@ def add_webhooks(result: Schema, generator: Any, request: Any, public: bool) -> 
         if each.reaches_owners
     }
     webhooks = result.setdefault("webhooks", {})
-    for name, (description, data) in (offered | OWN_TYPES).items():
+    for name, (description, data) in (offered | OWN_DATA).items():
         component = component_of(name)
         components[component] = body_schema(name, data)
         webhooks[name] = {"post": _request(name, str(description), component)}

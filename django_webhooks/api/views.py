@@ -28,9 +28,6 @@ from django_webhooks.api.pagination import Ordering, Pages
 from django_webhooks.conf import settings
 from django_webhooks.models import Attempt, Delivery, Rule, Subscription
 
-SHOWN_EVENTS = 100
-"""Events in the answer to a preview; all that matched are counted."""
-
 NO_STORE = {"Cache-Control": "no-store"}
 """For answers with a secret."""
 
@@ -336,12 +333,7 @@ class RuleViewSet(OwnedView, GenericViewSet[Rule]):
             owner=self.owner,
             using=self.using,
         )
-        answer = {
-            "checked": found.checked,
-            "matched": found.matched,
-            "events": found.events[:SHOWN_EVENTS],
-        }
-        return Response(serializers.PreviewSerializer(answer).data)
+        return Response(serializers.PreviewSerializer(found).data)
 
 
 def lock_owner(owner: Any, using: str) -> None:
