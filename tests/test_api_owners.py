@@ -1,12 +1,10 @@
 """Whom a request acts for, what staff may do, and what a project can replace."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.db import connection
 from django.urls import include, path, re_path
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.pagination import PageNumberPagination
@@ -24,6 +22,7 @@ from django_webhooks.worker import drain
 from tests.api import DELIVERIES, PREVIEW, SUBSCRIPTIONS, TYPES, URL, at, client_of, deliver, make
 from tests.receiver import Receiver
 from tests.shop.models import Customer, Item, Order
+from tests.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("unlimited")]
 
@@ -125,19 +124,7 @@ def test_two_tenants_each_get_only_their_own(
 @pytest.mark.django_db(transaction=True)
 def test_the_quota_holds_however_many_are_asked_for_at_once(me: User, configure: Configure) -> None:
     configure(MAX_SUBSCRIPTIONS_PER_OWNER=3)
-    start, answers = threading.Barrier(8), []
-
-    def create() -> None:
-        api = client_of(me)
-        start.wait()
-        answers.append(api.post(SUBSCRIPTIONS, {"url": URL}).status_code)
-        connection.close()
-
-    threads = [threading.Thread(target=create) for _ in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    answers = at_once(8, lambda _: client_of(me).post(SUBSCRIPTIONS, {"url": URL}).status_code)
     assert sorted(answers) == [201] * 3 + [409] * 5
     assert Subscription.objects.count() == 3
 

@@ -1,6 +1,5 @@
 """No request undoes or doubles another: `ETag` and `If-Match`, `Idempotency-Key`."""
 
-import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,13 +7,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from django.utils import timezone, translation
 from rest_framework.test import APIClient
 
 from django_webhooks.api.serializers import SubscriptionSerializer
 from django_webhooks.models import Subscription
 from tests.api import SUBSCRIPTIONS, URL, at, client_of, make
+from tests.threads import at_once
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("unlimited")]
 
@@ -117,20 +116,12 @@ def test_of_two_editors_one_is_told(me: User, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(SubscriptionSerializer, "update", slowly)
     mine = make(me)
     headers = {"If-Match": tag(client_of(me), mine)}
-    start, answers = threading.Barrier(4), []
 
-    def edit(name: str) -> None:
-        api = client_of(me)
-        start.wait()
-        answers.append(api.patch(at(mine), {"name": name}, headers=headers).status_code)
-        connection.close()
+    def edit(number: int) -> int:
+        body = {"name": str(number)}
+        return int(client_of(me).patch(at(mine), body, headers=headers).status_code)
 
-    threads = [threading.Thread(target=edit, args=[str(number)]) for number in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert sorted(answers) == [200, 412, 412, 412]
+    assert sorted(at_once(4, edit)) == [200, 412, 412, 412]
 
 
 # Idempotency-Key
@@ -201,19 +192,8 @@ def test_a_key_does_not_count_twice_in_the_quota(
 @pytest.mark.parametrize("prefix", ["/webhooks/", "/staff/webhooks/"])
 def test_who_asks_many_times_at_once_gets_one(prefix: str) -> None:
     user = User.objects.create_superuser("both")
-    start, answers = threading.Barrier(6), []
-
-    def create() -> None:
-        api = client_of(user)
-        start.wait()
-        answers.append(api.post(prefix + "subscriptions/", BODY, headers=KEY))
-        connection.close()
-
-    threads = [threading.Thread(target=create) for _ in range(6)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    where = prefix + "subscriptions/"
+    answers = at_once(6, lambda _: client_of(user).post(where, BODY, headers=KEY))
     assert [each.status_code for each in answers] == [201] * 6
     assert len({each.json()["secret"] for each in answers}) == 1
     assert Subscription.objects.count() == 1

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import Schedule
@@ -29,6 +29,7 @@ from django_webhooks.outbox import publish
 from django_webhooks.worker import drain
 from tests.processes import DJANGO_Q, Process, running, wait_until
 from tests.shop.models import Order
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -380,18 +381,7 @@ def test_fifty_drains_at_once_send_each_delivery_once(subscribe, receiver, setti
     subscribe("*")
     for number in range(100):
         publish("billing.invoice_paid", {"number": number})
-    start = threading.Barrier(50)
-
-    def run() -> None:
-        start.wait()
-        drain(using="default")
-        connections.close_all()
-
-    threads = [threading.Thread(target=run) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(50, lambda _: drain(using="default"))
     assert drain_until_all_has_ended()
     assert len(receiver.requests) == len(times_received(receiver)) == 100
     assert set(Delivery.objects.values_list("status", "attempt_count")) == {("succeeded", 1)}

@@ -31,6 +31,7 @@ from django_webhooks.outbox import publish
 from django_webhooks.worker import DrainResult, attend, drain
 from tests.processes import DJANGO_Q, Process, running, wait_until
 from tests.shop.models import Order
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -211,20 +212,13 @@ def test_task_that_dies_on_a_host_with_another_clock_is_replaced_in_time(monkeyp
 
 def test_only_one_task_lingers(monkeypatch):
     monkeypatch.setattr(worker, "LINGER", worker.timedelta(seconds=1))
-    took = []
 
-    def run():
+    def took(_) -> float:
         started = time.monotonic()
         attend()
-        took.append(time.monotonic() - started)
-        connection.close()
+        return time.monotonic() - started
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(each > 0.9 for each in took) == 1
+    assert sum(each > 0.9 for each in at_once(4, took)) == 1
 
 
 def test_dead_lingering_task_is_replaced():
