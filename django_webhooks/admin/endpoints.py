@@ -15,7 +15,7 @@ from django.utils.translation import gettext, ngettext
 from django_webhooks.admin import display
 from django_webhooks.admin.base import has_any
 from django_webhooks.admin.charts import Chart, last_day, last_week
-from django_webhooks.figures import MOST_WAITING, backlog_of, newest_of
+from django_webhooks.figures import MOST_WAITING, Sample, backlog_of, newest_of
 from django_webhooks.models import Subscription
 
 SHOWN_REASON = 80
@@ -61,12 +61,7 @@ def of(site: Any, request: HttpRequest, subscription: Subscription) -> EndpointH
             f"{attempts}, {week}",
             "failed" if rate is not None and rate < 1 / 2 else "",
         ),
-        Tile(gettext("Median"), display.duration(sample.duration(50)), gettext("per request")),
-        Tile(
-            gettext("95th percentile"),
-            display.duration(sample.duration(95)),
-            gettext("95 of 100 are no slower"),
-        ),
+        *durations(sample),
         Tile(gettext("Waiting"), display.count(backlog.count, MOST_WAITING), oldest or ""),
         Tile(
             gettext("Next attempt"),
@@ -80,6 +75,18 @@ def of(site: Any, request: HttpRequest, subscription: Subscription) -> EndpointH
         tiles=tiles,
         charts=[last_day(sample, now), last_week(sample, now)],
     )
+
+
+def durations(sample: Sample) -> list[Tile]:
+    """How long requests take."""
+    return [
+        Tile(gettext("Median"), display.duration(sample.duration(50)), gettext("per request")),
+        Tile(
+            gettext("95th percentile"),
+            display.duration(sample.duration(95)),
+            gettext("95 of 100 are no slower"),
+        ),
+    ]
 
 
 def status_and_trouble(subscription: Subscription) -> SafeString:

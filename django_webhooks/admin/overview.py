@@ -18,7 +18,7 @@ from django.utils.translation import gettext, ngettext
 from django_webhooks.admin import display
 from django_webhooks.admin.base import may_see_overview
 from django_webhooks.admin.charts import longest
-from django_webhooks.admin.endpoints import Tile, status_and_trouble
+from django_webhooks.admin.endpoints import Tile, durations, status_and_trouble
 from django_webhooks.figures import Sample, newest
 from django_webhooks.health import MOST, Health, check_health
 from django_webhooks.models import Attempt, Subscription
@@ -142,12 +142,7 @@ def _tiles(day: Sample, now: datetime) -> list[Tile]:
             ngettext("%d attempt failed", "%d attempts failed", day.failed) % day.failed,
             "failed" if failure_rate and failure_rate >= 1 / 2 else "",
         ),
-        Tile(gettext("Median"), display.duration(day.duration(50)), gettext("per request")),
-        Tile(
-            gettext("95th percentile"),
-            display.duration(day.duration(95)),
-            gettext("95 of 100 are no slower"),
-        ),
+        *durations(day),
     ]
 
 
