@@ -282,6 +282,10 @@ class Registry:
         """Every known event type, sorted by its name."""
         return [self._types[name] for name in sorted(self._types)]
 
+    def offered(self, *, for_owner: bool) -> Sequence[EventType]:
+        """What a subscription can be told of: every type, or with an owner those that reach one."""
+        return [each for each in self.types if each.reaches_owners or not for_owner]
+
     def get_type(self, name: str) -> EventType | None:
         return self._types.get(name)
 
@@ -302,7 +306,7 @@ class Registry:
 
         `for_owner`: that none of those matches which reach owners. No other is named, either.
         """
-        known = [each for each in self.types if each.reaches_owners or not for_owner]
+        known = self.offered(for_owner=for_owner)
         if pattern != "*" and not any(pattern in patterns_of(each.type) for each in known):
             hint = self._suggest(pattern, [each.type for each in known])
             raise UnknownEventType(f"Nothing publishes {pattern!r}. {hint}")

@@ -19,7 +19,6 @@ from django_webhooks.api.parsers import JSONParser
 from django_webhooks.api.throttling import CallerThrottle, CostlyThrottle
 from django_webhooks.conf import settings
 from django_webhooks.models import Subscription
-from django_webhooks.registry import EventType, registry
 
 
 class FromSetting:
@@ -107,7 +106,3 @@ class OwnedView(APIView):
 
     for_owner = True
     """Whether only the event types are offered that reach owners."""
-
-    def event_types(self) -> list[EventType]:
-        """All that can be subscribed to."""
-        return [each for each in registry.types if each.reaches_owners or not self.for_owner]

@@ -400,8 +400,7 @@ def add_webhooks(result: Schema, generator: Any, request: Any, public: bool) -> 
         return result
     offered: dict[str, tuple[Any, Schema]] = {
         each.type: (each.description, data_schema(each))
-        for each in registry.types
-        if each.reaches_owners
+        for each in registry.offered(for_owner=True)
     }
     webhooks = result.setdefault("webhooks", {})
     for name, (description, data) in (offered | OWN_DATA).items():

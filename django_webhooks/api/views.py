@@ -27,6 +27,7 @@ from django_webhooks.api.errors import Conflict, KeyReused
 from django_webhooks.api.pagination import Ordering, Pages
 from django_webhooks.conf import settings
 from django_webhooks.models import Attempt, Delivery, Rule, Subscription
+from django_webhooks.registry import registry
 
 NO_STORE = {"Cache-Control": "no-store"}
 """For answers with a secret."""
@@ -313,7 +314,8 @@ class EventTypeViewSet(OwnedView, ViewSet):
     """What can be subscribed to. Of types that are not public an owner gets the own events."""
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        return Response(serializers.EventTypeSerializer(self.event_types(), many=True).data)
+        offered = registry.offered(for_owner=self.for_owner)
+        return Response(serializers.EventTypeSerializer(offered, many=True).data)
 
 
 class RuleViewSet(OwnedView, GenericViewSet[Rule]):
