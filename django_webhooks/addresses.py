@@ -64,6 +64,7 @@ RESERVED_SUFFIXES = frozenset((
     "localdomain", "localhost", "onion", "private", "svc",
 ))  # fmt: skip
 
+ALLOW = "Or have its network added to ALLOWED_NETWORKS."
 MAX_URL_LENGTH = 2048
 
 _SHAPE = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)", re.IGNORECASE | re.ASCII)
@@ -99,10 +100,7 @@ def check_address(address: str, allowed_networks: Sequence[Network] = ()) -> Non
     except ValueError:
         allowed = False
     if not allowed:
-        raise BlockedAddress(
-            "The host is not in the public internet. "
-            "Use a public one, or have its network added to ALLOWED_NETWORKS."
-        )
+        raise BlockedAddress(f"The host is not in the public internet: use a public one. {ALLOW}")
 
 
 def is_allowed(address: Address, allowed_networks: Sequence[Network] = ()) -> bool:
@@ -157,7 +155,8 @@ def _check_scheme(scheme: str | None, allow_http: bool) -> None:
         raise UnsafeURL(
             "The URL must start with http:// or https://."
             if allow_http
-            else "The URL must start with https://; http:// needs the setting ALLOW_HTTP."
+            else "The URL must start with https://.",
+            hint="" if allow_http else "http:// needs the setting ALLOW_HTTP.",
         )
 
 
@@ -191,10 +190,7 @@ def _check_literal(text: str, allowed_networks: Sequence[Network]) -> None:
             "check the spelling."
         ) from None
     if not is_allowed(address, allowed_networks):
-        raise UnsafeURL(
-            "The host is not in the public internet. "
-            "Use a public one, or have its network added to ALLOWED_NETWORKS."
-        )
+        raise UnsafeURL("The host is not in the public internet: use a public one.", ALLOW)
 
 
 def _check_name(name: str) -> None:
@@ -214,7 +210,4 @@ def _check_name(name: str) -> None:
 
 def _check_public_name(name: str) -> None:
     if "." not in name or name.rpartition(".")[2] in RESERVED_SUFFIXES:
-        raise UnsafeURL(
-            "The host is a name of a local network: use a public one, "
-            "or have its network added to ALLOWED_NETWORKS."
-        )
+        raise UnsafeURL("The host is a name of a local network: use a public one.", ALLOW)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from itertools import count, islice
 from math import isfinite
 from typing import Any, TypeVar
 from uuid import UUID
@@ -51,6 +52,8 @@ KINDS: tuple[Kind, ...] = (
 MAX_DEPTH = 15
 """MariaDB stores JSON of up to 31 levels; a group takes two of them, and a list of values one."""
 MAX_NODES = 500
+MAX_PROBLEMS = 20
+"""That are told of one tree: whoever mends those is told of the next."""
 MAX_FIELD_LENGTH = 255
 MAX_TEXT_LENGTH = 10_000
 MAX_LIST_LENGTH = 1_000
@@ -59,8 +62,13 @@ MAX_INTEGER_BITS = 14_000
 
 SHOWN_CHARACTERS = 100
 SHOWN_ITEMS = 10
-MAX_PATTERN_LENGTH, MAX_PATTERNS = 500, 10
-"""Characters of a regular expression, and expressions in a tree: each has to be compiled."""
+MAX_PATTERN_LENGTH, MAX_PATTERN_SIZE = 500, 3000
+"""Characters of a regular expression, and RE2's instructions of all those in a tree.
+
+Time goes by instructions times characters: this and the next bound it to a tenth of a second.
+"""
+MAX_MATCHED_LENGTH = 4000
+"""Characters of a text that a regular expression is tried on; a longer one is unknown."""
 
 RE2_MEMORY = 128 << 10
 """Bytes per compiled pattern: what needs more, as `\\pL` sixty times over, is refused."""
@@ -98,12 +106,25 @@ def validate(tree: Any) -> None:
 
     However hostile the JSON is, nothing else is raised.
     """
-    if not _is_always(tree):
-        _validate(tree, "", 1, 0)
-        if sum(leaf["op"] == "matches" for _path, leaf in leaves(tree)) > MAX_PATTERNS:
-            raise ConditionError(
-                "", _("more than %d regular expressions: join some with |") % MAX_PATTERNS
-            )
+    for problem in problems(tree):
+        raise problem
+
+
+def problems(tree: Any) -> list[ConditionError]:
+    """What is wrong with a tree, in its order: up to `MAX_PROBLEMS`; none if it is well-formed."""
+    if _is_always(tree):
+        return []
+    found = list(islice(_problems(tree, "", 1, count(1)), MAX_PROBLEMS))
+    if not found and pattern_size(tree) > MAX_PATTERN_SIZE:
+        message = _("its regular expressions are too large together: use fewer or simpler ones")
+        found.append(ConditionError("", message))
+    return found
+
+
+def pattern_size(tree: Any) -> int:
+    """RE2's instructions of all regular expressions of a valid tree: what they cost."""
+    patterns = (leaf["value"] for _path, leaf in leaves(tree) if leaf["op"] == "matches")
+    return sum(int(_compile(pattern).programsize) for pattern in patterns)
 
 
 def evaluate(tree: Any, facts: Facts) -> bool | None:
@@ -251,25 +272,51 @@ _CONNECTIVES: Mapping[str, Callable[[Iterable[bool | None]], bool | None]] = {
 # Validating
 
 
-def _validate(node: Any, path: str, depth: int, seen: int) -> int:
-    """Checks a node and all below it; takes and gives the number of nodes seen so far."""
-    seen += 1
+def _problems(node: Any, path: str, depth: int, numbers: Iterator[int]) -> Iterator[ConditionError]:
+    """What is wrong with a node and all below it; `numbers` counts the nodes of the tree."""
+    number = next(numbers)
+    if number > MAX_NODES:  # said once; below it nothing is looked at
+        if number == MAX_NODES + 1:
+            message = _("more than %d conditions: split the rule") % MAX_NODES
+            yield ConditionError(path, message)
+        return
+    try:
+        _check_node(node, path, depth)
+        children = _children(node, path) if node.keys() & _CONNECTIVES.keys() else None
+    except ConditionError as error:
+        yield error
+        return
+    if children is None:
+        yield from _problems_of_leaf(node, path)
+        return
+    for child, child_path in islice(children, MAX_NODES):
+        yield from _problems(child, child_path, depth + 1, numbers)
+
+
+def _check_node(node: Any, path: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ConditionError(path, _("nested deeper than %d levels: flatten it") % MAX_DEPTH)
-    if seen > MAX_NODES:
-        raise ConditionError(path, _("more than %d conditions: split the rule") % MAX_NODES)
     if not isinstance(node, dict):
         raise ConditionError(
             path, _('must be an object such as {"field": "status", "op": "eq", "value": "paid"}')
         )
     if not node:
         raise ConditionError(path, _("is empty: write a condition here, or leave it out"))
-    if not node.keys() & _CONNECTIVES.keys():
-        _read_leaf(node, path)
-        return seen
-    for child, child_path in _children(node, path):
-        seen = _validate(child, child_path, depth + 1, seen)
-    return seen
+
+
+def _problems_of_leaf(node: dict[Any, Any], path: str) -> Iterator[ConditionError]:
+    parts: Sequence[Callable[[], Any]] = (
+        lambda: _check_keys(node, path),
+        lambda: _read_field(node.get("field"), _join(path, "field")),
+        lambda: _read_value(
+            node, _read_operator(node.get("op"), _join(path, "op")), _join(path, "value")
+        ),
+    )
+    for part in parts:
+        try:
+            part()
+        except ConditionError as error:
+            yield error
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -415,15 +462,19 @@ def _read_leaf(node: Any, path: str, depth: int = 1) -> _Leaf:
     """The leaf in a node; raises `ConditionError` if the node is no well-formed leaf."""
     if not isinstance(node, dict) or depth > MAX_DEPTH:
         raise ConditionError(path, _("not a condition, or nested too deeply"))
+    _check_keys(node, path)
+    name = _read_field(node.get("field"), _join(path, "field"))
+    chosen = _read_operator(node.get("op"), _join(path, "op"))
+    return _Leaf(name, chosen, _read_value(node, chosen, _join(path, "value")))
+
+
+def _check_keys(node: dict[Any, Any], path: str) -> None:
     if unknown := node.keys() - {"field", "op", "value"}:
         raise ConditionError(
             path,
             _("unknown key %s: keys are `field`, `op`, `value`, or else `all`, `any` or `not`")
             % _name(unknown.pop()),
         )
-    name = _read_field(node.get("field"), _join(path, "field"))
-    chosen = _read_operator(node.get("op"), _join(path, "op"))
-    return _Leaf(name, chosen, _read_value(node, chosen, _join(path, "value")))
 
 
 def _read_field(name: Any, path: str) -> str:
@@ -442,10 +493,13 @@ def _read_field(name: Any, path: str) -> str:
 def _read_operator(name: Any, path: str) -> Operator:
     if isinstance(name, str) and name in OPERATORS:
         return OPERATORS[name]
+    known = ", ".join(OPERATORS)
+    if name is None:
+        raise ConditionError(path, _("is missing: use one of %s") % known)
     raise ConditionError(
         path,
         _("%(name)s is not an operator: use one of %(known)s")
-        % {"name": _name(name), "known": ", ".join(OPERATORS)},
+        % {"name": _name(name), "known": known},
     )
 
 
@@ -524,7 +578,9 @@ def _check_list(value: Any, path: str) -> None:
 
 def _check_pattern(value: Any, path: str) -> None:
     if re2 is None:
-        raise ConditionError(path, _("`matches` needs RE2: pip install django-webhooks[re2]"))
+        raise ConditionError(
+            path, _("`matches` is not offered here: it needs django-webhooks[re2]")
+        )
     if not isinstance(value, str):
         raise ConditionError(path, _("must be a text: a regular expression in RE2's syntax"))
     if len(value) > MAX_PATTERN_LENGTH:
@@ -614,6 +670,12 @@ def _text_test(test: Callable[[str, str], bool]) -> Callable[[_Seen, Any], bool 
     return lambda seen, value: _texts(seen.now, value, test)
 
 
+def _matches(seen: _Seen, pattern: Any) -> bool | None:
+    if len(_written(seen.now) or "") > MAX_MATCHED_LENGTH:
+        return None
+    return _texts(seen.now, pattern, lambda text, pattern: bool(_compile(pattern).search(text)))
+
+
 @lru_cache(maxsize=128)
 def _compile(pattern: str) -> Any:
     options = re2.Options()
@@ -697,7 +759,7 @@ OPERATORS: Mapping[str, Operator] = {
         _p("matches"),
         _p("does not match"),
         "pattern",
-        _text_test(lambda text, pattern: bool(_compile(pattern).search(text))),
+        _matches,
         _TEXTS if re2 is not None else frozenset(),
     ),
     "exists": Operator(_p("exists"), _p("does not exist"), "flag", _exists, _ANY),
@@ -980,6 +1042,9 @@ def _why_unknown(leaf: _Leaf, seen: _Seen) -> str:
         return _("%s is missing") % seen.field
     if seen.now is None:
         return _("%s is null") % seen.field
+    if leaf.operator.takes == "pattern" and isinstance(seen.now, str):
+        words = _("%(field)s has more than %(most)d characters: too many for a regular expression")
+        return words % {"field": seen.field, "most": MAX_MATCHED_LENGTH}
     return _("%(field)s %(now)s can't be compared with %(value)s") % {
         "field": seen.field,
         "now": _show(seen.now),
@@ -1025,4 +1090,10 @@ def _show_list(values: list[Any]) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+    """At a bearable length, and without what moves a terminal's cursor or turns a line around."""
+    short = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+    return "".join(each if each.isprintable() else _escaped(each) for each in short)
+
+
+def _escaped(character: str) -> str:
+    return f"\\u{ord(character):04x}"

@@ -41,7 +41,15 @@ class ConditionError(WebhookError, ValueError):
 
 
 class UnsafeURL(WebhookError, ValueError):
-    """The URL may not be an endpoint; the text never tells what a name resolves to."""
+    """The URL may not be an endpoint; the text never tells what a name resolves to.
+
+    `problem` is for whoever wrote the URL; `hint` for whoever can change the site's settings.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        self.problem = problem
+        self.hint = hint
+        super().__init__(f"{problem} {hint}".strip())
 
 
 class BlockedAddress(WebhookError):

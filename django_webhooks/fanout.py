@@ -12,12 +12,12 @@ from functools import cache, partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from django.db import connections, models, transaction
+from django.db import DatabaseError, connections, models, transaction
 from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 
 from django_webhooks import conditions
-from django_webhooks.models import Delivery, Event, Rule, Subscription, owner_matches
+from django_webhooks.models import Delivery, Event, Rule, Subscription, database_now, owner_matches
 from django_webhooks.registry import UPDATED, patterns_of, registry
 from django_webhooks.retries import on_contention
 
@@ -115,8 +115,7 @@ def fan_out(using: str, limit: int = BATCH) -> int:
     types = dict(waiting.values_list("pk", "type")[:limit])
     if not types:
         return 0
-    kinds = kinds_of(types.values())
-    return on_contention(partial(_fan_out, list(types), kinds, using), using)
+    return _fan_out_readable(list(types), kinds_of(types.values()), using)
 
 
 def match(events: Sequence[Event], using: str) -> Iterator[Match]:
@@ -244,6 +243,21 @@ def judge(tree: Any, events: Sequence[Event]) -> list[conditions.Verdict]:
     """What each condition says of each of the events, as they were recorded."""
     kinds = kinds_of(event.type for event in events)
     return [conditions.explain(tree, facts_of(event, kinds)) for event in events]
+
+
+def _fan_out_readable(ids: Sequence[str], kinds: Kinds, using: str) -> int:
+    """Of a lot with an Event that can't be read, each by itself; that one is sent to nobody."""
+    try:
+        return on_contention(partial(_fan_out, ids, kinds, using), using)
+    except DatabaseError:
+        raise
+    except Exception as error:
+        if len(ids) > 1:
+            return sum(_fan_out_readable([each], kinds, using) for each in ids)
+        logger.exception("Event %s can't be read; it is sent to nobody.", ids[0])
+        unreadable = Event.objects.using(using).waiting().filter(pk__in=ids)
+        reason = f"It can't be read: {error!r}"
+        return unreadable.update(error=reason, fanned_out_at=database_now(using))
 
 
 def _fan_out(ids: Sequence[str], kinds: Kinds, using: str) -> int:

@@ -32,7 +32,6 @@ from django_webhooks import addresses, conditions, signing, transport
 from django_webhooks.conf import MAX_TIMEOUT, settings
 from django_webhooks.encryption import EncryptedJSONField, Unreadable
 from django_webhooks.exceptions import (
-    ConditionError,
     SecretError,
     UnknownEventType,
     UnreadableSecret,
@@ -154,6 +153,15 @@ SHARED_FIELDS = (
     "locked",
 )
 """Columns that a worker or a verb may have written since a row was read."""
+
+
+FOR_OPERATORS = "operator"
+"""The code of messages that are for those who run the site: customers can't follow them."""
+
+
+UNANSWERED = "Its endpoint has not answered the challenge yet."
+VOID = "void"
+"""In the place of a challenge that no answer counts for any more."""
 
 
 def make_secrets(secret: str = "") -> list[dict[str, Any]]:
@@ -290,7 +298,7 @@ class Subscription(models.Model):
 
     def clean(self) -> None:
         """`ValidationError` keyed by field; the URL is normalised (an IDN to its A-label)."""
-        problems: dict[str, list[str]] = {}
+        problems: dict[str, list[Any]] = {}
         try:
             self.url = addresses.check_url(
                 self.url,
@@ -298,7 +306,7 @@ class Subscription(models.Model):
                 allowed_networks=settings.ALLOWED_NETWORKS,
             )
         except UnsafeURL as error:
-            problems["url"] = [str(error)]
+            problems["url"] = [error.problem, *_for_operators(error.hint)]
         try:
             if not isinstance(self.headers, Unreadable):
                 transport.check_headers(self.headers)
@@ -306,7 +314,8 @@ class Subscription(models.Model):
             problems["headers"] = [str(error)]
         if self.signature == self.Signature.V1A and not settings.SIGNING_KEYS:
             problems["signature"] = [
-                str(_("v1a needs the setting SIGNING_KEYS, which is not set."))
+                str(_("v1a is not offered here.")),
+                *_for_operators(str(_("It needs the setting SIGNING_KEYS, which is not set."))),
             ]
         if not self.name.isprintable():
             problems["name"] = [str(_("Has a line break or a control character: remove it."))]
@@ -421,8 +430,13 @@ class Subscription(models.Model):
         """Active again after a pause, or once what disabled it is mended; what waited is due.
 
         A one-time subscription that has had its delivery is completed again. A challenge that
-        its endpoint has not answered is waived. What is locked is resumed with `unlock` only.
+        its endpoint has not answered is waived. What is locked is resumed with `unlock` only; if
+        a challenge is unanswered, too, that lifts the lock alone, and False is returned.
         """
+        if unlock and self.locked and self.challenge:
+            still = {"disabled_reason": UNANSWERED, "challenge": self.challenge}
+            self._change_status(self.Status.DISABLED, models.Q(locked=True), **still)
+            return False
         stopped = models.Q(status__in=[self.Status.PAUSED, self.Status.DISABLED])
         return self._reactivate(stopped if unlock else stopped & models.Q(locked=False))
 
@@ -440,14 +454,16 @@ class Subscription(models.Model):
     ) -> bool:
         """Stopped because of `reason`; what is due waits for a person to resume or cancel it.
 
-        With a `challenge` it is only until its endpoint has answered this Event. With `lock` its
-        owner can't resume it.
+        With a `challenge` it is only until its endpoint has answered this Event. If it had one to
+        answer already, that is void, and another has to be sent. With `lock` its owner can't
+        resume it.
         """
+        void = VOID if self.challenge else ""
         return self._change_status(
             self.Status.DISABLED,
             models.Q(status__in=only_from) if only_from else models.Q(),
             disabled_reason=reason[:500],
-            challenge=challenge.pk if challenge else "",
+            challenge=challenge.pk if challenge else void,
             locked=lock,
         )
 
@@ -474,6 +490,10 @@ class Subscription(models.Model):
             setattr(self, name, value)
         self._remember()
         return True
+
+
+def _for_operators(hint: str) -> list[ValidationError]:
+    return [ValidationError(hint, code=FOR_OPERATORS)] if hint else []
 
 
 @receiver(models.signals.pre_delete, sender=Subscription)
@@ -546,16 +566,14 @@ class Rule(models.Model):
         super().save(*args, **kwargs)
 
     def clean(self) -> None:
-        """`ValidationError` keyed by field; for conditions it begins with the path in the tree."""
+        """`ValidationError` keyed by field; those of conditions begin with a path in the tree."""
         problems: dict[str, list[str]] = {}
         try:
             registry.require_pattern(str(self.event_type))
         except UnknownEventType as error:
             problems["event_type"] = [str(error)]
-        try:
-            conditions.validate(self.conditions)
-        except ConditionError as error:
-            problems["conditions"] = [str(error)]
+        if found := conditions.problems(self.conditions):
+            problems["conditions"] = [str(each) for each in found]
         if problems:
             raise ValidationError(problems)
 
@@ -661,7 +679,8 @@ class Event(models.Model):
 
     def why_cut(self, subscription_id: Any, owner_id: Any) -> str:
         """Why it is not sent to a subscription that is in a loop; empty if it is not."""
-        if not self.through or mark_of(subscription_id, owner_id) not in self.through:
+        through = self.through if isinstance(self.through, list) else []
+        if not through or mark_of(subscription_id, owner_id) not in through:
             return ""
         return (
             f"A loop, cut after MAX_HOPS: {self.hops} hops. Each event of the chain was caused "

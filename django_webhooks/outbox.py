@@ -19,6 +19,7 @@ from django_webhooks import hops, payloads, signals
 from django_webhooks.backends import get_backend
 from django_webhooks.conf import settings
 from django_webhooks.models import (
+    UNANSWERED,
     Delivery,
     DeliveryQuerySet,
     Event,
@@ -32,7 +33,6 @@ from django_webhooks.retries import on_contention
 
 logger = logging.getLogger("django_webhooks")
 
-UNANSWERED = "Its endpoint has not answered the challenge yet."
 
 BATCH = 500
 """Deliveries that are cancelled, or sent again, in one transaction: no worker waits for long."""
@@ -78,10 +78,15 @@ def redeliver(deliveries: Iterable[Delivery]) -> int:
     )
 
 
-def recover(subscription: Subscription, since: datetime, *, dry_run: bool = False) -> int:
-    """Redeliver what has failed of the events since then. Returns how many (would be)."""
-    failed = failed_since(subscription, since)
-    return failed.count() if dry_run else redeliver(failed.only("pk"))
+def recover(
+    subscription: Subscription, since: datetime, *, dry_run: bool = False, most: int | None = None
+) -> int:
+    """Redeliver what has failed of the events since then. Returns how many (would be).
+
+    With `most` the oldest of so many.
+    """
+    failed = failed_since(subscription, since).only("pk").order_by("pk")[:most]
+    return failed.count() if dry_run else redeliver(failed)
 
 
 def failed_since(subscription: Subscription, since: datetime) -> "models.QuerySet[Delivery]":

@@ -297,17 +297,21 @@ class Registry:
             raise UnknownEventType(f"Nothing publishes {name!r}. {hint}")
         return found
 
-    def matching(self, pattern: str) -> Sequence[EventType]:
-        """The known types that a rule's `pattern` names: an exact type, `….*` or `*`."""
-        return [each for each in self.types if pattern in patterns_of(each.type)]
+    def matching(self, pattern: str, *, for_owner: bool = False) -> Sequence[EventType]:
+        """The known types that a rule's `pattern` names: an exact type, `….*` or `*`.
+
+        `for_owner`: of those that reach owners.
+        """
+        known = self.offered(for_owner=for_owner)
+        return [each for each in known if pattern in patterns_of(each.type)]
 
     def require_pattern(self, pattern: str, *, for_owner: bool = False) -> None:
         """`UnknownEventType` for a pattern that no known type matches.
 
         `for_owner`: that none of those matches which reach owners. No other is named, either.
         """
-        known = self.offered(for_owner=for_owner)
-        if pattern != "*" and not any(pattern in patterns_of(each.type) for each in known):
+        if pattern != "*" and not self.matching(pattern, for_owner=for_owner):
+            known = self.offered(for_owner=for_owner)
             hint = self._suggest(pattern, [each.type for each in known])
             raise UnknownEventType(f"Nothing publishes {pattern!r}. {hint}")
 

@@ -8,7 +8,7 @@ from django.db.models.signals import post_save, pre_delete, pre_save
 from django.test import Client
 from django.urls import reverse
 
-from django_webhooks import outbox, worker
+from django_webhooks import fields, outbox, worker
 from django_webhooks.admin import catalogue
 from django_webhooks.capture import UID
 from django_webhooks.models import Delivery, Event, Subscription
@@ -155,24 +155,24 @@ def test_a_pattern_that_is_not_published_any_more_is_kept_on_the_page(admin_clie
 
 def test_fields_of_a_type_come_from_its_model_its_schema_or_its_example(db):
     order = {
-        each.path: each for each in catalogue.fields_of(registry.require_type("shop.order.created"))
+        each.path: each for each in fields.fields_of(registry.require_type("shop.order.created"))
     }
     assert order["total"].kind == "number"
     assert order["status"].choices == ["pending", "paid", "shipped"]
     assert order["customer.email"].kind == "text"
-    [invoice] = catalogue.fields_of(registry.require_type("billing.invoice_paid"))
+    [invoice] = fields.fields_of(registry.require_type("billing.invoice_paid"))
     assert (invoice.path, invoice.kind) == ("invoice", "number")
     example = {"total": "9.80", "on": "2026-11-24", "at": "2026-11-24T10:00:00Z", "sku": "TEA"}
     EventType("billing.sent", example=example)
     try:
-        kinds = [each.kind for each in catalogue.fields_of(registry.require_type("billing.sent"))]
+        kinds = [each.kind for each in fields.fields_of(registry.require_type("billing.sent"))]
         assert kinds == ["number", "date", "datetime", "text"]
     finally:
         registry.remove_type("billing.sent")
     schema = {"properties": {"at": {"type": ["string", "null"], "format": "date-time"}}}
     EventType("billing.dunned", schema=schema)
     try:
-        [at] = catalogue.fields_of(registry.require_type("billing.dunned"))
+        [at] = fields.fields_of(registry.require_type("billing.dunned"))
         assert (at.path, at.kind) == ("at", "datetime")
     finally:
         registry.remove_type("billing.dunned")

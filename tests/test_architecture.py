@@ -30,7 +30,8 @@ LEVELS = {
     "encryption": 1,
     "registry": 1,
     "hops": 1,
-    # Rows and requests.
+    # Rows and requests, and what is known of the fields.
+    "fields": 2,
     "models": 2,
     "transport": 2,
     # The verbs.

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from django_webhooks import delivery, outbox
 from django_webhooks.claim import Claimer
 from django_webhooks.fanout import fan_out
-from django_webhooks.models import Delivery, Event, Subscription
+from django_webhooks.models import UNANSWERED, Delivery, Event, Subscription
 from django_webhooks.worker import drain
 from tests.api import SUBSCRIPTIONS, at, make
 from tests.receiver import Answer, Received, Receiver
@@ -62,7 +62,7 @@ def test_an_endpoint_that_answers_becomes_active(
     mine, secret = create(api, receiver)
     shown = api.get(at(mine)).data
     assert shown["status"] == "disabled"
-    assert shown["disabled_reason"] == outbox.UNANSWERED
+    assert shown["disabled_reason"] == UNANSWERED
     drain()
     [request] = receiver.requests
     assert request.verify(secret).type == "webhooks.challenge"

@@ -285,6 +285,26 @@ def test_event_that_cannot_be_judged_keeps_the_reason_and_holds_up_no_other(monk
     assert not Event.objects.waiting().exists()
 
 
+def test_an_event_that_cannot_be_read_is_set_aside_and_holds_up_no_other():
+    """As a row that was written by hand, or with another limit of digits."""
+    listen()
+    for number in "123":
+        Order.objects.create(number=number)
+    middle = Event.objects.order_by("id")[1]
+    text = f'{{"number": {"9" * 4400}}}'
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {Event._meta.db_table} SET data = %s WHERE id = %s",
+            [text, middle.pk],
+        )
+    while fan_out("default"):
+        pass
+    assert Event.objects.filter(deliveries__isnull=False).count() == 2
+    middle = Event.objects.defer("data").get(pk=middle.pk)
+    assert "can't be read" in middle.error
+    assert not Event.objects.waiting().exists()
+
+
 # Subscriptions that are deleted meanwhile
 
 committed = pytest.mark.django_db(transaction=True, databases=["default", "other"])

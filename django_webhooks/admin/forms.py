@@ -12,10 +12,12 @@ from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks.admin.catalogue import Described, Doubt, doubts, pattern_choices
-from django_webhooks.conditions import validate
+from django_webhooks import conditions
+from django_webhooks.admin.catalogue import pattern_choices
 from django_webhooks.exceptions import ConditionError
+from django_webhooks.fields import Described, Doubt, doubts
 from django_webhooks.models import Rule, Subscription
+from django_webhooks.registry import registry
 
 FIRST_YEAR = 2000
 
@@ -214,17 +216,15 @@ class RuleForm(ModelErrorsForm):
     def __init__(self, *args: Any, described: Described | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.described = described
-        self.malformed: ConditionError | None = None
+        self.malformed: Sequence[ConditionError] = ()
         self.fields["conditions"].widget.judge = self.judge
 
     def clean_conditions(self) -> Any:
         """Judged here as by the model, for the place of what is wrong."""
         tree = self.cleaned_data["conditions"]
-        try:
-            validate(tree)
-        except ConditionError as error:
-            self.malformed = error
-            raise ValidationError(str(error)) from error
+        self.malformed = conditions.problems(tree)
+        if self.malformed:
+            raise ValidationError([str(each) for each in self.malformed])
         return tree
 
     def judge(self) -> dict[str, Any]:
@@ -235,7 +235,14 @@ class RuleForm(ModelErrorsForm):
         if not self.is_bound and not self.instance.pk:
             return {}
         problems = [
-            self._problem(name, str(each)) for name, found in self.errors.items() for each in found
+            {"field": name, "path": "", "message": str(each), "level": "error"}
+            for name, found in self.errors.items()
+            if name != "conditions" or not self.malformed
+            for each in found
+        ]
+        problems += [
+            {"field": "conditions", "path": each.path, "message": each.message, "level": "error"}
+            for each in self.malformed
         ]
         rule = self.instance
         if problems:
@@ -246,15 +253,8 @@ class RuleForm(ModelErrorsForm):
         ]
         return {"sentence": str(rule), "problems": problems}
 
-    def _problem(self, name: str, message: str) -> dict[str, str]:
-        problem = {"field": name, "path": "", "message": message, "level": "error"}
-        if name == "conditions" and self.malformed:
-            problem |= {"path": self.malformed.path, "message": self.malformed.message}
-        return problem
-
     def _doubts(self, rule: Rule) -> Sequence[Doubt]:
-        try:
-            validate(rule.conditions)
-        except ConditionError as error:  # a row from elsewhere
-            return [Doubt(error.path, error.message)]
-        return doubts(rule.event_type, rule.conditions, self.described)
+        if malformed := conditions.problems(rule.conditions):  # a row from elsewhere
+            return [Doubt(each.path, each.message) for each in malformed]
+        types = registry.matching(rule.event_type)
+        return doubts(rule.event_type, rule.conditions, types, self.described)

@@ -22,10 +22,11 @@ from django.views.decorators.http import require_POST
 
 from django_webhooks import fanout
 from django_webhooks.admin.base import has_any
-from django_webhooks.admin.catalogue import Described, describe_catalogue, doubts
+from django_webhooks.admin.catalogue import describe_catalogue
 from django_webhooks.admin.forms import RuleForm
 from django_webhooks.admin.rehearsal import rehearse
 from django_webhooks.admin.why import show
+from django_webhooks.fields import Described, doubts
 from django_webhooks.models import Event, Rule, Subscription
 from django_webhooks.registry import EventType, registry
 
@@ -191,7 +192,8 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         super().save_related(request, form, formsets, change)
         # Asked anew: the instance remembers the rules as they were before.
         for rule in Rule.objects.filter(subscription=form.instance).order_by("pk"):
-            for doubt in doubts(rule.event_type, rule.conditions):
+            types = registry.matching(rule.event_type)
+            for doubt in doubts(rule.event_type, rule.conditions, types):
                 messages.warning(request, f"“{rule}”: {doubt.message}")
 
     def check_rule(self, request: HttpRequest) -> HttpResponse:

@@ -39,11 +39,14 @@ class Pages(CursorPagination):
     def paginate_queryset(
         self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: Any = None
     ) -> list[Any] | None:
+        if self.cursor_query_param not in request.query_params:
+            return super().paginate_queryset(queryset, request, view)
         try:
             return super().paginate_queryset(queryset, request, view)
-        except (ValueError, OverflowError, ModelValidationError) as error:
-            # A position that was made up; DRF hands it to the database unread.
-            raise NotFound(self.invalid_cursor_message) from error
+        except (NotFound, ValueError, OverflowError, ModelValidationError) as error:
+            # Made up or cut short; DRF hands a position to the database unread.
+            problem = _("This is no cursor: begin without, then follow `next` and `previous`.")
+            raise ValidationError({self.cursor_query_param: [problem]}) from error
 
 
 class Ordering(BaseFilterBackend):

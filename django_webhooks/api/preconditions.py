@@ -24,9 +24,9 @@ KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def etag_of(shown: Mapping[str, Any]) -> str:
-    """The entity tag of a subscription as it is shown, whatever language its sentences are in."""
+    """The entity tag of a subscription as it is shown, whatever language it is in."""
     rules = [{name: rule[name] for name in ("event_type", "conditions")} for rule in shown["rules"]]
-    text = JSONRenderer().render({**shown, "rules": rules, "secret": None})
+    text = JSONRenderer().render({**shown, "rules": rules, "warnings": None, "secret": None})
     return f'"{hashlib.sha256(text).hexdigest()[:32]}"'
 
 

@@ -6,21 +6,36 @@ came back from an endpoint is told in codes only: bodies and details of the netw
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from math import isfinite
+from operator import attrgetter
 from typing import Any
 
+from django.core.exceptions import ValidationError as ModelValidationError
 from django.utils import timezone
+from django.utils.functional import cached_property
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from rest_framework import ISO_8601, serializers
 
+from django_webhooks.conditions import MAX_PATTERN_SIZE, pattern_size, problems
 from django_webhooks.conf import MAX_TIMEOUT, settings
 from django_webhooks.delivery import MASKED
 from django_webhooks.encryption import Unreadable
 from django_webhooks.exceptions import UnknownEventType
-from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
+from django_webhooks.fanout import SENTENCE
+from django_webhooks.fields import Described, Doubt, doubts
+from django_webhooks.models import (
+    FOR_OPERATORS,
+    Attempt,
+    Delivery,
+    Event,
+    Rule,
+    Subscription,
+)
 from django_webhooks.registry import EventType, registry
 
 logger = logging.getLogger("django_webhooks")
@@ -28,6 +43,19 @@ logger = logging.getLogger("django_webhooks")
 MAX_RULES = 100
 MIN_PER_SECOND, MAX_PER_SECOND = 0.001, 1000
 DEFAULT_OVERLAP, MAX_OVERLAP = 24 * 60 * 60, 30 * 24 * 60 * 60  # seconds
+
+
+MALFORMED = {"malformed": True}
+"""Shown in the place of conditions that are none; refused, if it is written back."""
+
+MAX_RULES_BYTES = 64 << 10
+"""Of all rules of a subscription, as JSON: lists show them whole, and each event meets them."""
+
+SHOWN_ATTEMPTS = 100
+"""The newest; redelivering makes ever more."""
+
+PREVIEW_BYTES = 1 << 20
+"""After which a preview shows no further event."""
 
 
 class RawObjectField(serializers.DictField):
@@ -39,6 +67,10 @@ class RawObjectField(serializers.DictField):
 
 class ConditionsField(RawObjectField):
     """A tree, checked by `Rule.clean()`."""
+
+    def to_representation(self, value: Any) -> Any:
+        """As it is; a row that was not written by us must not take the whole list with it."""
+        return value if isinstance(value, dict) and _is_json(value) else MALFORMED
 
 
 class HeadersField(RawObjectField):
@@ -98,6 +130,8 @@ class RuleListSerializer(serializers.ListSerializer[Any]):
             return super().to_internal_value(data)
         except serializers.ValidationError as error:
             found: Any = error.detail
+            if isinstance(found, dict) and "non_field_errors" in found:  # no list, or too long
+                found = found["non_field_errors"]
             if isinstance(found, dict) and all(isinstance(key, int) for key in found):
                 found = [found.get(index, {}) for index in range(len(data))]
             raise serializers.ValidationError(found) from None
@@ -105,12 +139,16 @@ class RuleListSerializer(serializers.ListSerializer[Any]):
 
 class RuleSerializer(serializers.ModelSerializer[Rule]):
     conditions = ConditionsField(default=dict)
-    sentence = serializers.CharField(source="__str__", read_only=True)
+    sentence = serializers.SerializerMethodField()
 
     class Meta:
         model = Rule
         list_serializer_class = RuleListSerializer
         fields = ["id", "event_type", "conditions", "sentence"]
+
+    def get_sentence(self, rule: Rule) -> str:
+        """The rule in words, cut where it is very long."""
+        return str(rule)[:SENTENCE]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if self.context["view"].for_owner:
@@ -154,6 +192,9 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
         help_text=_("What verifies requests with the signature v1a, newest first."),
     )
     rules = RuleSerializer(many=True, required=False, max_length=MAX_RULES)  # type: ignore[call-arg]
+    warnings = serializers.SerializerMethodField(
+        help_text=_("Why what is saved will hardly ever fire: no rules, or a field that is not.")
+    )
 
     class Meta:
         model = Subscription
@@ -171,18 +212,96 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
             "signature",
             "public_keys",
             "rules",
+            "warnings",
             "created_at",
             "updated_at",
         ]
         read_only_fields = ["status", "disabled_reason"]
+
+    def get_warnings(self, subscription: Subscription) -> list[str]:
+        """Why rules that may be saved will hardly ever fire, each with its place."""
+        rules = list(subscription.rules.all())
+        if not rules:
+            return [gettext("It has no rules: it is sent test events only. Write some.")]
+        found = []
+        for index, rule in enumerate(rules):
+            for doubt in self._doubts(rule):
+                path = ".".join(filter(None, ["conditions", doubt.path]))
+                found.append(f"rules[{index}].{path}: {doubt.message}")
+        return found
+
+    @cached_property
+    def described(self) -> Described:
+        """The fields of event types, remembered for as long as an answer is made."""
+        return {}
+
+    def _doubts(self, rule: Rule) -> list[Doubt]:
+        if problems(rule.conditions):  # a row from elsewhere
+            return [Doubt("", gettext("They are malformed, and never known: write them anew."))]
+        types = registry.matching(rule.event_type, for_owner=self.context["view"].for_owner)
+        return doubts(rule.event_type, rule.conditions, types, self.described)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         subscription = copy(self.instance) if self.instance else Subscription()
         for name, value in attrs.items():
             if name != "rules":
                 setattr(subscription, name, value)
-        subscription.full_clean(exclude=["id", "owner"])
+        with self._told():
+            subscription.full_clean(exclude=["id", "owner"])
         return {**attrs, "url": subscription.url}  # normalised
+
+    # Each by itself, too, so that all that is wrong is told at once.
+
+    def validate_name(self, name: str) -> str:
+        return self._judged(name=name).name
+
+    def validate_url(self, url: str) -> str:
+        return self._judged(url=url).url
+
+    def validate_headers(self, headers: Any) -> Any:
+        return self._judged(headers=headers).headers
+
+    def validate_rules(self, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Bounded all together: what they cost is paid by each event, and by all who wait."""
+        if len(json.dumps(rules)) > MAX_RULES_BYTES:
+            raise serializers.ValidationError(
+                gettext("Larger than %d kB together: use fewer or shorter ones.")
+                % (MAX_RULES_BYTES >> 10)
+            )
+        if sum(pattern_size(each.get("conditions", {})) for each in rules) > MAX_PATTERN_SIZE:
+            raise serializers.ValidationError(
+                gettext("Their regular expressions are too large together: use fewer or simpler.")
+            )
+        return rules
+
+    def validate_signature(self, signature: str) -> str:
+        return self._judged(signature=signature).signature
+
+    def _judged(self, **written: Any) -> Subscription:
+        """A subscription with the one field; `ValidationError` if the model refuses that one."""
+        try:
+            with self._told():
+                subscription = Subscription(**written)
+                subscription.clean()
+        except ModelValidationError as error:
+            for name, found in error.error_dict.items():
+                if name in written:
+                    raise ModelValidationError(found) from None
+        return subscription
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """An owner is not told what only those who run the site can do."""
+        try:
+            yield
+        except ModelValidationError as error:
+            if not self.context["view"].for_owner:
+                raise
+            kept = {
+                name: [each for each in found if each.code != FOR_OPERATORS]
+                for name, found in error.error_dict.items()
+            }
+            raise ModelValidationError(kept) from None
 
     def create(self, validated_data: dict[str, Any]) -> Subscription:
         rules = validated_data.pop("rules", [])
@@ -217,6 +336,9 @@ class NewSubscriptionSerializer(SubscriptionSerializer):
 
     class Meta(SubscriptionSerializer.Meta):
         fields = [*SubscriptionSerializer.Meta.fields, "secret"]
+
+    def validate_secret(self, secret: str) -> str:
+        return self._judged(secret=secret).secret
 
     def get_initial(self) -> Any:
         """What the page for browsers begins with: a body that lacks a host only."""
@@ -275,9 +397,19 @@ class RecoverSerializer(serializers.Serializer[Any]):
     )
 
 
+class AttemptListSerializer(serializers.ListSerializer[Any]):
+    """In their order; of very many the newest."""
+
+    def to_representation(self, data: Any) -> list[Any]:
+        shown = data.only(*AttemptSerializer.Meta.fields, "delivery")
+        newest = shown.order_by("-number")[:SHOWN_ATTEMPTS]
+        return super().to_representation(sorted(newest, key=attrgetter("number")))
+
+
 class AttemptSerializer(serializers.ModelSerializer[Attempt]):
     class Meta:
         model = Attempt
+        list_serializer_class = AttemptListSerializer
         fields = ["number", "started_at", "duration_ms", "status_code", "error"]
 
 
@@ -316,7 +448,11 @@ class DeliveryDetailSerializer(DeliverySerializer):
         fields = [*DeliverySerializer.Meta.fields, "attempts", "payload"]
 
     def get_payload(self, delivery: Delivery) -> Any:
-        return json.loads(delivery.event.body or "null")
+        try:
+            payload = json.loads(delivery.event.body or "null")
+        except (ValueError, RecursionError):  # a row that was not written by us
+            return None
+        return payload if _is_json(payload) else None
 
 
 class DeliveryFilterSerializer(serializers.Serializer[Any]):
@@ -375,9 +511,24 @@ def described(describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {}
 
 
+class EventListSerializer(serializers.ListSerializer[Any]):
+    """Up to a megabyte of them, and at least one."""
+
+    def to_representation(self, data: Any) -> list[Any]:
+        shown: list[Any] = []
+        size = 0
+        for event in data:
+            size += len(json.dumps([event.data, event.previous]))
+            if shown and size > PREVIEW_BYTES:
+                break
+            shown += super().to_representation([event])
+        return shown
+
+
 class EventSerializer(serializers.ModelSerializer[Event]):
     class Meta:
         model = Event
+        list_serializer_class = EventListSerializer
         fields = ["id", "type", "occurred_at", "data", "previous"]
 
 
@@ -385,3 +536,12 @@ class PreviewSerializer(serializers.Serializer[Any]):
     checked = serializers.IntegerField(help_text=_("How many recent events were looked at."))
     matched = serializers.IntegerField(help_text=_("On how many of them it would have fired."))
     events = EventSerializer(many=True, help_text=_("The newest of those."))
+
+
+def _is_json(value: Any) -> bool:
+    """Whether it can be rendered: finite numbers, whole surrogate pairs, no endless depth."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True

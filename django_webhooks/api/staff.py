@@ -34,6 +34,11 @@ class StaffPermission(BasePermission):
         return bool(user.is_active and user.is_staff and user.has_perm(permission))
 
 
+class MayChangeDeliveries(BasePermission):
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return bool(request.user.has_perm("django_webhooks.change_delivery"))
+
+
 class StaffView(OwnedView):
     """A request acts for nobody in particular, and sees all."""
 
@@ -85,6 +90,11 @@ class SubscriptionViewSet(StaffView, views.SubscriptionViewSet):
     new_serializer_class = StaffNewSubscriptionSerializer
     verifies_endpoints = False
     unlocks = True
+
+    def get_permissions(self) -> Any:
+        # As in the admin: it changes deliveries.
+        recovers = self.action == "recover"
+        return [*super().get_permissions(), *([MayChangeDeliveries()] if recovers else [])]
 
     def make(self, serializer: Any, once: dict[str, Any]) -> Subscription:
         made: Subscription = serializer.save(**once)

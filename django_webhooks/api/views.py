@@ -12,6 +12,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Exists, F, OuterRef, Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -29,6 +30,10 @@ from django_webhooks.conf import settings
 from django_webhooks.models import Attempt, Delivery, Rule, Subscription
 from django_webhooks.registry import registry
 
+MOST_AT_ONCE = 10_000
+"""Deliveries that one request sends again."""
+
+LOCKED = gettext_lazy("It was disabled by those who run this site: ask them.")
 NO_STORE = {"Cache-Control": "no-store"}
 """For answers with a secret."""
 
@@ -55,7 +60,16 @@ class SubscriptionViewSet(
     filter_backends = [Ordering]  # not the project's, which know nothing of what may be asked
     orderings = {"-created_at": ("-created_at", "-id"), "created_at": ("created_at", "id")}
     costly_actions = frozenset(
-        {"create", "partial_update", "pause", "resume", "verify", "test", "recover"}
+        {
+            "create",
+            "partial_update",
+            "rotate_secret",
+            "pause",
+            "resume",
+            "verify",
+            "test",
+            "recover",
+        }
     )
 
     def get_queryset(self) -> QuerySet[Subscription]:
@@ -100,7 +114,9 @@ class SubscriptionViewSet(
             serializer = self.get_serializer(subscription, data=request.data, partial=True)
             serializer.is_valid(raise_exception=True)
             serializer.save()
-            if subscription.url != url and self.verifies_endpoints and not subscription.locked:
+            if subscription.url != url and subscription.locked and not self.unlocks:
+                raise Conflict(LOCKED)  # what was judged to be bad is not led elsewhere
+            if subscription.url != url and self.verifies_endpoints:
                 outbox.publish_challenge(subscription)
         return self.answer_with(subscription)
 
@@ -126,7 +142,8 @@ class SubscriptionViewSet(
                 "secret": subscription.rotate_secret(overlap=overlap),
                 "previous_expires_at": subscription.old_secret_expires_at(),
             }
-        return Response(self.get_serializer(answer).data, headers=NO_STORE)
+        etag = preconditions.etag_of(self.shown(subscription))
+        return Response(self.get_serializer(answer).data, headers=NO_STORE | {"ETag": etag})
 
     @action(detail=True, methods=["post"], serializer_class=serializers.DeliverySerializer)
     def test(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -158,18 +175,21 @@ class SubscriptionViewSet(
                     _("Only what is paused or disabled can be resumed; this one is %s.")
                     % subscription.get_status_display()
                 )
+            if subscription.locked and not self.unlocks:
+                raise Conflict(LOCKED)
             if subscription.challenge:
                 raise Conflict(
                     _("Its endpoint has to answer the challenge first: mend it, then POST verify/.")
                 )
-            if not subscription.resume(unlock=self.unlocks):
-                raise Conflict(_("It was disabled by those who run this site: ask them."))
+            subscription.resume(unlock=self.unlocks)
         return self.answer_with(subscription)
 
     @action(detail=True, methods=["post"], serializer_class=serializers.DeliverySerializer)
     def verify(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Sends another challenge to an endpoint that has not answered the one before."""
         with self.locked() as subscription:
+            if subscription.locked and not self.unlocks:
+                raise Conflict(LOCKED)
             if not subscription.challenge:
                 raise Conflict(_("Its endpoint has nothing to answer."))
             delivery = outbox.publish_challenge(subscription)
@@ -177,9 +197,12 @@ class SubscriptionViewSet(
 
     @action(detail=True, methods=["post"], serializer_class=serializers.RecoverSerializer)
     def recover(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Sends again what has failed of the events since then; `dry_run` only counts."""
+        """Sends again what has failed of the events since then; `dry_run` only counts.
+
+        Up to 10,000, the oldest first: where `count` says so many, ask again.
+        """
         subscription = self.get_object()
-        count = outbox.recover(subscription, **self.validated(request))
+        count = outbox.recover(subscription, most=MOST_AT_ONCE, **self.validated(request))
         return Response(self.get_serializer({"count": count}).data)
 
     def validated(self, request: Request) -> dict[str, Any]:
@@ -207,6 +230,8 @@ class SubscriptionViewSet(
         except IntegrityError:  # the same was asked for at the same time
             if made := self.made_before(wanted):
                 return made
+            if wanted and Subscription.objects.using(self.using).filter(pk=wanted.pk).exists():
+                raise KeyReused from None  # its owner is another by now
             raise
 
     def make(self, serializer: BaseSerializer[Subscription], once: dict[str, Any]) -> Subscription:
@@ -247,8 +272,13 @@ class SubscriptionViewSet(
 
     def check_match(self, subscription: Subscription) -> None:
         if "If-Match" in self.request.headers:
-            shown = serializers.SubscriptionSerializer(subscription).data
-            preconditions.check_match(self.request, preconditions.etag_of(shown))
+            etag = preconditions.etag_of(self.shown(subscription))
+            preconditions.check_match(self.request, etag)
+
+    def shown(self, subscription: Subscription) -> Any:
+        """As it is read, whatever the serializer of this action is."""
+        context = self.get_serializer_context()
+        return type(self).serializer_class(subscription, context=context).data
 
     def answer_with(self, subscription: Subscription) -> Response:
         """The subscription as it is now."""

@@ -1,0 +1,172 @@
+"""What is known of the fields that events have, and which conditions can hardly ever hold."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from django_webhooks import conditions
+from django_webhooks.conditions import Kind
+from django_webhooks.registry import UPDATED, EventType
+
+logger = logging.getLogger("django_webhooks")
+
+OPEN_KINDS = frozenset({"list", "object", "unknown"})
+"""Paths may lead into values of these kinds, further than is described."""
+
+KINDS_OF_FORMATS: Mapping[str, Kind] = {
+    "date-time": "datetime",
+    "date": "date",
+    "time": "time",
+    "duration": "duration",
+    "uuid": "uuid",
+    "decimal": "number",
+}
+KINDS_OF_TYPES: Mapping[str, Kind] = {
+    "boolean": "boolean",
+    "integer": "number",
+    "number": "number",
+    "array": "list",
+    "object": "object",
+    "string": "text",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A value that conditions can ask for."""
+
+    path: str
+    kind: Kind
+    choices: Sequence[Any] = ()
+    help: str = ""
+
+
+Described = dict[str, list[Field]]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why a rule that may be saved will hardly ever fire."""
+
+    path: str
+    """Of the condition in the tree; empty for the whole rule."""
+    message: str
+
+
+def fields_of(event_type: EventType, described: Described | None = None) -> list[Field]:
+    """The fields of an event type as far as they are known: by its model, schema or example.
+
+    `described` remembers them for as long as a page is made.
+    """
+    described = {} if described is None else described
+    # What is created and what is updated has the same fields.
+    key = event_type.webhook.prefix if event_type.webhook else event_type.type
+    if key not in described:
+        described[key] = _fields_of(event_type)
+    return described[key]
+
+
+def _fields_of(event_type: EventType) -> list[Field]:
+    try:
+        if event_type.webhook is not None:
+            kinds: Mapping[str, Kind] = event_type.webhook.kinds()
+            return list(_walk(event_type.webhook.schema(), kinds))
+    except Exception:  # a serializer is the project's code
+        logger.exception("The fields of %s can't be described.", event_type.type)
+        return []
+    return list(_walk(event_type.schema or _schema_of(event_type.example), {}))
+
+
+def doubts(
+    pattern: str, tree: Any, types: Sequence[EventType], described: Described | None = None
+) -> list[Doubt]:
+    """What in a valid tree can never be true of the `types`, those that the pattern names."""
+    leaves = list(conditions.leaves(tree))
+    described = {} if described is None else described
+    fields = [fields_of(each, described) for each in types] if leaves else []
+    found = []
+    for path, leaf in leaves:
+        operator = conditions.OPERATORS[leaf["op"]]
+        if operator.looks_back and not any(each.action == UPDATED for each in types):
+            message = _("“%(op)s” is never known here: %(pattern)s has no value before the change.")
+            found.append(Doubt(path, message % {"op": operator.phrase, "pattern": pattern}))
+        elif all(fields) and not any(_leads_to(leaf["field"], each) for each in fields):
+            message = _("%(pattern)s publishes no field “%(field)s”: this is never known.")
+            found.append(Doubt(path, message % {"pattern": pattern, "field": leaf["field"]}))
+        elif operator.compares:
+            known = [field for each in fields for field in each if field.path == leaf["field"]]
+            found += [Doubt(path, message) for message in _misfits(leaf, known)]
+    return found
+
+
+def _misfits(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
+    """What is said of values that none of the fields can have."""
+    value = leaf["value"]
+    for each in (value if isinstance(value, list) else [value]) if known else []:
+        words = {"field": leaf["field"], "value": conditions.show_value(each)}
+        if not any(conditions.is_comparable(each, field.kind) for field in known):
+            yield _("%(field)s can't be compared with %(value)s: this is never known.") % words
+        elif each is not None and all(field.choices for field in known):
+            choices = {str(choice): choice for field in known for choice in field.choices}
+            if str(each) not in choices:
+                words["choices"] = ", ".join(map(conditions.show_value, choices.values()))
+                yield _("%(field)s is never %(value)s, only one of %(choices)s.") % words
+
+
+def _walk(schema: Any, kinds: Mapping[str, Kind], prefix: str = "") -> Iterator[Field]:
+    """The fields of a JSON Schema, those of nested objects by their dotted paths."""
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    for name, each in properties.items() if isinstance(properties, Mapping) else ():
+        path = f"{prefix}{name}"
+        if not isinstance(each, Mapping):
+            continue
+        if each.get("properties"):
+            yield from _walk(each, kinds, f"{path}.")
+            continue
+        choices = [value for value in each.get("enum") or () if value is not None]
+        known = kinds.get(path) or _kind_of(each)
+        yield Field(path, known, choices, str(each.get("description", "")))
+
+
+def _kind_of(schema: Mapping[str, Any]) -> Kind:
+    types = schema.get("type", [])
+    names: Iterable[str] = [types] if isinstance(types, str) else types
+    named = next((name for name in names if name != "null"), "")
+    by_format = KINDS_OF_FORMATS.get(str(schema.get("format")))
+    return by_format or KINDS_OF_TYPES.get(named, "unknown")
+
+
+def _schema_of(example: Any) -> dict[str, Any]:
+    """As much of a JSON Schema as an example tells."""
+    if isinstance(example, Mapping):
+        properties = {str(name): _schema_of(value) for name, value in example.items()}
+        return {"type": "object", "properties": properties}
+    if isinstance(example, bool):
+        return {"type": "boolean"}
+    if isinstance(example, int | float):
+        return {"type": "number"}
+    if isinstance(example, str):
+        return {"type": "string", "format": _format_of(example)}
+    return {"type": "array"} if isinstance(example, list) else {}
+
+
+def _format_of(example: str) -> str:
+    """What a text stands for, where it can hardly be anything else: "29.80", "2026-11-24"."""
+    if conditions.is_comparable(example, "number"):
+        return "decimal"
+    if conditions.is_comparable(example, "datetime"):
+        return "date-time" if "T" in example else "date"
+    return ""
+
+
+def _leads_to(path: str, fields: Iterable[Field]) -> bool:
+    """Whether something is published at `path`: a field, what holds one, or the inside of one."""
+    return any(
+        path == each.path
+        or each.path.startswith(f"{path}.")
+        or (path.startswith(f"{each.path}.") and each.kind in OPEN_KINDS)
+        for each in fields
+    )
