@@ -134,6 +134,12 @@ def is_comparable(value: Any, kind: Kind) -> bool:
     return value is None or kind not in _PARSERS or _PARSERS[kind](value) is not None
 
 
+def is_whole(value: Any) -> bool:
+    """Whether it is a number without a fraction, or is written as one."""
+    number = _number(value)
+    return number is not None and number == number.to_integral_value()
+
+
 def show_value(value: Any) -> str:
     """A JSON value as sentences write it."""
     return _show(value)

@@ -12,7 +12,13 @@ from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks.admin.catalogue import Described, Doubt, doubts, pattern_choices
+from django_webhooks.admin.catalogue import (
+    Described,
+    Doubt,
+    doubts,
+    find_misfits,
+    pattern_choices,
+)
 from django_webhooks.conditions import validate
 from django_webhooks.exceptions import ConditionError
 from django_webhooks.models import Rule, Subscription
@@ -214,7 +220,7 @@ class RuleForm(ModelErrorsForm):
     def __init__(self, *args: Any, described: Described | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.described = described
-        self.malformed: ConditionError | None = None
+        self.wrong: dict[str, ConditionError] = {}  # by what the page says
         self.fields["conditions"].widget.judge = self.judge
 
     def clean_conditions(self) -> Any:
@@ -223,9 +229,23 @@ class RuleForm(ModelErrorsForm):
         try:
             validate(tree)
         except ConditionError as error:
-            self.malformed = error
-            raise ValidationError(str(error)) from error
+            raise ValidationError(self._misplaced(error)) from error
         return tree
+
+    def clean(self) -> Any:
+        """Refuses values that are none of their field's kind. A rule that has them already, from
+        elsewhere or of an older schema, does not keep its subscription from being saved.
+        """
+        cleaned: Any = super().clean()
+        pattern, tree = self.cleaned_data.get("event_type"), self.cleaned_data.get("conditions")
+        if pattern and tree and self.has_changed():
+            for error in find_misfits(pattern, tree, self.described):
+                self.add_error("conditions", self._misplaced(error))
+        return cleaned
+
+    def _misplaced(self, error: ConditionError) -> str:
+        self.wrong[str(error)] = error
+        return str(error)
 
     def judge(self) -> dict[str, Any]:
         """The rule as a sentence, what is wrong with it, and what is doubtful, each at its place.
@@ -248,8 +268,8 @@ class RuleForm(ModelErrorsForm):
 
     def _problem(self, name: str, message: str) -> dict[str, str]:
         problem = {"field": name, "path": "", "message": message, "level": "error"}
-        if name == "conditions" and self.malformed:
-            problem |= {"path": self.malformed.path, "message": self.malformed.message}
+        if error := self.wrong.get(message):
+            problem |= {"path": error.path, "message": error.message}
         return problem
 
     def _doubts(self, rule: Rule) -> Sequence[Doubt]:

@@ -22,7 +22,7 @@ from django.views.decorators.http import require_POST
 
 from django_webhooks import fanout
 from django_webhooks.admin.base import has_any
-from django_webhooks.admin.catalogue import Described, describe_catalogue, doubts
+from django_webhooks.admin.catalogue import ENTER, Described, describe_catalogue, doubts
 from django_webhooks.admin.forms import RuleForm
 from django_webhooks.admin.rehearsal import rehearse
 from django_webhooks.admin.why import show
@@ -159,7 +159,7 @@ class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
         site = self.admin_site.name
         return {
             **describe_catalogue(described),
-            "texts": {**TEXTS, "connectives": CONNECTIVES},
+            "texts": {**TEXTS, "connectives": CONNECTIVES, "enter": ENTER},
             "urls": {
                 each: reverse(f"admin:{name}", current_app=site) for each, name in offered.items()
             },

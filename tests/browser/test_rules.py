@@ -219,6 +219,7 @@ def test_any_path_can_be_asked_for(page, subscription):
         "op": "gt",
         "value": 5,
     }
+    page.get_by_role("button", name="Add a group").focus()
     expect(condition(page, "1").place).to_contain_text("publishes no field")
 
 
@@ -273,6 +274,52 @@ def test_an_error_is_shown_at_its_condition_and_what_was_typed_is_kept(page, sub
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.locator(".messagelist .success").first).to_be_visible()
     assert stored()["all"][1]["any"][0]["value"] == "^A-[0-9]+$"
+
+
+def test_a_value_that_is_no_number_is_red_once_it_is_written_and_does_not_get_saved(
+    page, subscription
+):
+    subscription.rules.create(event_type="shop.gadget.*")
+    page.goto(change_page(subscription))
+    page.route("**/rules/check/", lambda route: route.abort())  # it is known without asking
+    page.get_by_role("button", name="Add a condition").click()
+    condition(page, "1").part("field").select_option("price")
+    value = condition(page, "1").part("value")
+    value.focus()
+    expect(condition(page, "1").place).not_to_contain_text("Enter a number")  # not yet
+    page.keyboard.press("Shift+Tab")
+    page.get_by_role("button", name="Add a group").focus()
+    expect(condition(page, "1").place).to_contain_text("Enter a number")
+    value.fill("12,50")
+    expect(value).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".errornote")).to_be_visible()
+    expect(value).to_have_value("12,50")
+    expect(condition(page, "1").place.get_by_text("Enter a number")).to_have_count(1)
+    assert stored() == {}
+    page.unroute("**/rules/check/")
+    value.fill("12.50")
+    expect(value).not_to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".messagelist .success").first).to_be_visible()
+    assert stored()["value"] == "12.50"
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "words"),
+    [
+        ("count", "1.5", "Enter a whole number"),
+        ("on", "", "Enter a date"),
+        ("took", "", "Enter a duration"),
+    ],
+)
+def test_each_kind_of_field_says_what_it_takes(page, subscription, field, typed, words):
+    subscription.rules.create(event_type="shop.gadget.*")
+    page.goto(change_page(subscription))
+    page.get_by_role("button", name="Add a condition").click()
+    condition(page, "1").fill(field, "is", typed)
+    page.get_by_role("button", name="Add a group").focus()
+    expect(condition(page, "1").place.get_by_text(words)).to_have_count(1)
 
 
 def test_the_json_view_shows_the_same_tree_both_ways(page, subscription):

@@ -17,6 +17,7 @@
             Object.assign(this, {area, pattern, catalogue, texts: catalogue.texts});
             this.id = `webhooks-builder-${count++}`;
             this.places = new Map();  // node → its element
+            this.fresh = new Set();  // conditions that are being written for the first time
             this.problems = [];
             this.body = element("div", {class: "webhooks-conditions"});
             this.sentence = element("p", {class: "webhooks-sentence", "aria-live": "polite"});
@@ -127,6 +128,7 @@
         add(parent, node) {
             parent.nodes.push(node);
             const first = node.type === "group" ? node.nodes[0] : node;
+            this.fresh.add(first);
             this.restructured(this.texts.added, first, "field");
         }
 
@@ -279,8 +281,19 @@
                 this.fieldControl(node, name), this.operatorControl(node, name), this.valueControl(node, name),
                 this.tools(node, name, level), this.notesFor(),
             );
+            made.addEventListener("focusout", () => this.leaveSoon(node));
             this.places.set(node, made);
             return made;
+        }
+
+        /** Nothing is wrong with a condition that is not written to its end. */
+        leaveSoon(node) {
+            setTimeout(() => {  // by then the focus is where it goes
+                if (!this.places.get(node)?.contains(document.activeElement)) {
+                    this.fresh.delete(node);
+                    this.mark();
+                }
+            });
         }
 
         /** Draws parts of one condition anew. Never the one that has the focus: a list that is
@@ -414,6 +427,7 @@
                     node.value = value;
                     node.hasValue = true;
                     this.changed();
+                    this.mark();
                 },
             });
             return element("div", {class: "webhooks-value"}, ...made);
@@ -501,11 +515,32 @@
                 each.removeAttribute("aria-invalid");
                 each.removeAttribute("aria-describedby");
             }
-            this.problems.forEach((problem, index) => this.markOne(problem, `${this.id}-problem-${index}`));
+            const own = this.isForm ? this.misfits() : [];
+            const paths = own.map(each => each.path);
+            const others = this.problems.filter(each => !paths.includes(each.path.replace(/\[\d+\]$/, "")));
+            [...own, ...others].forEach((problem, index) => this.markOne(problem, `${this.id}-problem-${index}`));
+        }
+
+        /** What is wrong with the values, as far as that can be told at once. */
+        misfits() {
+            const found = [];
+            tree.walk(this.root, (node, path) => {
+                const way = node.type === "condition" && this.wayOf(node, this.waysOf(node));
+                const kind = way && !("value" in way)
+                    && values.misfit({takes: way.takes, field: this.fieldOf(node), value: node.value});
+                const message = kind && this.texts.enter[kind];
+                if (message) {
+                    found.push({field: "conditions", path: path ? `${path}.value` : "value", message});
+                }
+            });
+            return found;
         }
 
         markOne(problem, id) {
-            const {place, part} = this.placeOf(problem);
+            const {place, part, node} = this.placeOf(problem);
+            if (this.fresh.has(node)) {
+                return;
+            }
             const notes = place.querySelector(":scope > .webhooks-problems") || this.notes;
             // Of JSON, the path is all that tells the place.
             const text = this.isForm || !problem.path
@@ -529,7 +564,7 @@
                 if (isWithin && start.length > found.length) {
                     const rest = path.slice(start ? start.length + 1 : 0).replace(/\[.*/, "");
                     const part = node.type === "group" ? "connective" : rest || "field";
-                    found = {place, part, length: start.length};
+                    found = {place, part, node, length: start.length};
                 }
             });
             return found;
