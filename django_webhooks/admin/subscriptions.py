@@ -103,7 +103,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     actions = page_actions
 
     class Media:
-        js = ["django_webhooks/labels.js"]
+        js = ["django_webhooks/labels.js", "django_webhooks/errors.js"]
 
     def get_urls(self) -> list[Any]:
         view = overview.make_view(self.admin_site)

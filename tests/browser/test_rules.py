@@ -276,6 +276,24 @@ def test_an_error_is_shown_at_its_condition_and_what_was_typed_is_kept(page, sub
     assert stored()["all"][1]["any"][0]["value"] == "^A-[0-9]+$"
 
 
+def test_after_errors_their_note_comes_first_and_the_focus_is_at_the_first_of_them(
+    page, subscription
+):
+    subscription.rules.create(event_type="shop.order.updated", conditions=BIG)
+    page.goto(change_page(subscription))
+    condition(page, "1").part("value").fill("12,50")
+    page.get_by_role("button", name="Save", exact=True).click()
+    note = page.locator(".errornote")
+    expect(note).to_be_visible()
+    expect(condition(page, "1").part("value")).to_be_focused()
+    health = page.locator(".webhooks-health")
+    assert note.bounding_box()["y"] < health.bounding_box()["y"]
+
+    page.get_by_label("URL:").fill("ftp://example.com")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_label("URL:")).to_be_focused()
+
+
 def test_a_value_that_is_no_number_is_red_once_it_is_written_and_does_not_get_saved(
     page, subscription
 ):
