@@ -433,7 +433,7 @@ def _read_leaf(node: Any, path: str, depth: int = 1) -> _Leaf:
 
 
 def _read_field(name: Any, path: str) -> str:
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name:
         raise ConditionError(path, _("name a field by its path, such as `customer.email`"))
     if len(name) > MAX_FIELD_LENGTH:
         raise ConditionError(path, _("longer than %d characters") % MAX_FIELD_LENGTH)

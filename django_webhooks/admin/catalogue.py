@@ -190,12 +190,12 @@ def doubts(pattern: str, tree: Any, described: Described | None = None) -> list[
     found = []
     for path, leaf in leaves:
         operator = conditions.OPERATORS[leaf["op"]]
-        if operator.looks_back and not any(each.action == UPDATED for each in types):
-            message = _("“%(op)s” is never known here: %(pattern)s has no value before the change.")
-            found.append(Doubt(path, message % {"op": operator.phrase, "pattern": pattern}))
-        elif all(fields) and not any(_leads_to(leaf["field"], each) for each in fields):
+        if all(fields) and not any(_leads_to(leaf["field"], each) for each in fields):
             message = _("%(pattern)s publishes no field “%(field)s”: this is never known.")
             found.append(Doubt(path, message % {"pattern": pattern, "field": leaf["field"]}))
+        elif operator.looks_back and not any(each.action == UPDATED for each in types):
+            message = _("“%(op)s” is never known here: %(pattern)s has no value before the change.")
+            found.append(Doubt(path, message % {"op": operator.phrase, "pattern": pattern}))
         elif operator.compares:
             known = _fields_at(leaf["field"], fields)
             found += [Doubt(path, message) for message in _never(leaf, known)]

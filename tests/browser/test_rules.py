@@ -223,6 +223,50 @@ def test_any_path_can_be_asked_for(page, subscription):
     expect(condition(page, "1").place).to_contain_text("publishes no field")
 
 
+def test_without_an_event_type_there_is_nothing_to_choose_from_and_it_says_so(
+    page, transactional_db
+):
+    page.goto(ADD)
+    builder = page.locator(".webhooks-builder")
+    expect(builder).to_contain_text("Choose an event type first")
+    expect(builder).not_to_contain_text("No conditions")
+    expect(page.get_by_role("button", name="Add a condition")).to_be_disabled()
+    event_type(page).select_option("shop.order.updated")
+    expect(builder).to_contain_text("No conditions: each event of this type is sent.")
+    expect(page.get_by_role("button", name="Add a condition")).to_be_enabled()
+
+
+def test_that_a_field_is_missing_is_said_when_the_condition_is_left(page, subscription):
+    subscription.rules.create(event_type="shop.order.updated")
+    page.goto(change_page(subscription))
+    with page.expect_response("**/rules/check/"):
+        page.get_by_role("button", name="Add a condition").click()
+    place = condition(page, "1").place
+    problem = place.locator(".webhooks-problems li")
+    expect(page.locator(".webhooks-sentence")).to_be_hidden()
+    expect(problem).to_have_count(0)
+    page.get_by_role("button", name="Add a group").focus()
+    expect(problem).to_have_text(["Choose a field."])
+    expect(condition(page, "1").part("field")).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".errornote")).to_be_visible()
+    expect(problem).to_have_text(["Choose a field."])
+
+
+def test_fields_of_another_event_type_are_told_to_be_none_of_this_one(page, subscription):
+    subscription.rules.create(event_type="shop.order.updated", conditions={"all": [PAID, BIG]})
+    page.goto(change_page(subscription))
+    event_type(page).select_option("crm.customer.created")
+    field = condition(page, "1").part("field")
+    expect(field.locator("option:checked")).to_have_text(
+        "status (not a field of crm.customer.created)"
+    )
+    expect(condition(page, "1").place).to_contain_text("publishes no field “status”")
+    field.select_option("name")
+    expect(field.locator("option:checked")).to_have_text("name")
+    expect(condition(page, "1").place).not_to_contain_text("publishes no field")
+
+
 def test_conditions_are_moved_grouped_and_removed_and_the_focus_stays_near(page, subscription):
     one, two, three = ({"field": "number", "op": "eq", "value": each} for each in "abc")
     subscription.rules.create(event_type="shop.order.*", conditions={"all": [one, two, three]})

@@ -245,13 +245,15 @@
             }));
             const isFull = group.connective === "not" && group.nodes.length > 0;
             const isDeep = level + 1 >= this.catalogue.maxDepth;
+            const hint = this.pattern.value ? texts.always : texts.chooseType;
+            const off = !this.pattern.value && !group.nodes.length;  // which has no fields yet
             const add = element(
                 "div", {class: "webhooks-add"},
                 isFull ? null : this.button(texts.add, () => this.add(group, tree.condition()), {
-                    "data-role": "add", class: "button",
+                    "data-role": "add", class: "button", disabled: off,
                 }),
                 isFull || isDeep ? null : this.button(texts.addGroup, () => this.addGroup(group), {
-                    class: "button",
+                    class: "button", disabled: off,
                 }),
             );
             const made = element(
@@ -259,7 +261,7 @@
                 element("legend", {class: "visually-hidden"}, name),
                 element(
                     "div", {class: "webhooks-head"}, group.nodes.length ? connectives : null,
-                    group.nodes.length ? null : element("p", {class: "webhooks-hint"}, texts.always),
+                    group.nodes.length ? null : element("p", {class: "webhooks-hint"}, hint),
                     level === 1 ? null : this.tools(group, name),
                 ),
                 group.nodes.length ? list : null, add, this.notesFor(),
@@ -337,7 +339,7 @@
             const known = [...fields.keys()].map(path => [path, path]);
             const first = node.field ? [] : [["", texts.chooseField]];
             const odd = node.field && !fields.has(node.field)
-                ? [[node.field, `${node.field} ${texts.notPublished}`]] : [];
+                ? [[node.field, `${node.field} ${texts.notPublished.replace("%s", this.pattern.value)}`]] : [];
             const made = select(
                 [...first, ...odd, ...known, ["\0other", texts.otherPath]], node.field,
                 {"data-role": "field", "aria-label": label},
@@ -515,25 +517,34 @@
                 each.removeAttribute("aria-invalid");
                 each.removeAttribute("aria-describedby");
             }
-            const own = this.isForm ? this.misfits() : [];
+            const own = this.isForm ? this.obvious() : [];
             const paths = own.map(each => each.path);
             const others = this.problems.filter(each => !paths.includes(each.path.replace(/\[\d+\]$/, "")));
             [...own, ...others].forEach((problem, index) => this.markOne(problem, `${this.id}-problem-${index}`));
         }
 
-        /** What is wrong with the values, as far as that can be told at once. */
-        misfits() {
+        /** What is wrong as far as that can be told at once, in the form of the server's problems. */
+        obvious() {
             const found = [];
             tree.walk(this.root, (node, path) => {
-                const way = node.type === "condition" && this.wayOf(node, this.waysOf(node));
-                const kind = way && !("value" in way)
-                    && values.misfit({takes: way.takes, field: this.fieldOf(node), value: node.value});
-                const message = kind && this.texts.enter[kind];
+                const [part, message] = node.type === "condition" ? this.wrongOf(node) : [];
                 if (message) {
-                    found.push({field: "conditions", path: path ? `${path}.value` : "value", message});
+                    found.push({field: "conditions", path: path ? `${path}.${part}` : part, message});
                 }
             });
             return found;
+        }
+
+        /** The part of a condition that is wrong, and what is said of it. */
+        wrongOf(node) {
+            if (!node.field) {
+                return ["field", this.texts.missingField];
+            }
+            const way = this.wayOf(node, this.waysOf(node));
+            const isOwn = way && !("value" in way);
+            const kind = isOwn
+                && values.misfit({takes: way.takes, field: this.fieldOf(node), value: node.value});
+            return ["value", kind && this.texts.enter[kind]];
         }
 
         markOne(problem, id) {
