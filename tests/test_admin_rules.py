@@ -439,6 +439,16 @@ def test_the_event_page_shows_groups_within_groups(admin_client, order, subscrip
     assert shown.count("total 740.00 is not at least 1000") == 2
 
 
+def test_the_event_page_names_subscriptions_without_rules(admin_client, order, subscription):
+    bare = Subscription.objects.create(name="Bare", url=URL)
+    event = Event.objects.latest("pk")
+    whys = admin_client.get(page("event_change", event.pk)).context["reasons"]
+    assert [each.subscription for each in whys] == [subscription, bare]
+    shown = text_of(admin_client.get(page("event_change", event.pk)))
+    assert shown.count("has no rules") == 1
+    assert "Only what goes past the rules" in shown
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_delivery_page_says_how_its_rule_matched(admin_client, subscribe, receiver):
     subscription = subscribe("shop.order.updated", {"any": [PAID, BIG]})
