@@ -60,7 +60,7 @@ def why(event: Event) -> list[Why]:
         return []
     rules = Rule.objects.using(event._state.db).filter(subscription=OuterRef("pk"))
     listening = rules.filter(event_type__in=patterns_of(event.type))
-    subscriptions = (
+    subscriptions: Any = (
         Subscription.objects.using(event._state.db)
         .annotate(listens=Exists(listening), has_rules=Exists(rules))
         .order_by("-listens", "-has_rules", "-created_at")[: SHOWN_RULES + 1]

@@ -33,8 +33,8 @@ class Command(BaseCommand):
             self._show(each)
         subscriptions = Subscription.objects.using(found._state.db).filter(rules=None)
         without = subscriptions.filter(pk=only.pk) if only else subscriptions
-        for each in without.order_by("created_at"):
-            self.stdout.write(f"\n{each} ({each.pk})\n  has no rules")
+        for bare in without.order_by("created_at"):
+            self.stdout.write(f"\n{bare} ({bare.pk})\n  has no rules")
 
     def _show(self, each: Explanation) -> None:
         self.stdout.write(f"\n{each.rule.subscription} ({each.rule.subscription_id})")
