@@ -342,7 +342,7 @@ def _held_back(subscription: Subscription | None) -> str:
         return ""
     if subscription.status in (Subscription.Status.PAUSED, Subscription.Status.DISABLED):
         status = subscription.get_status_display()
-        return gettext("It waits until the subscription is resumed, which is %s.") % status
+        return gettext("It waits until the subscription, which is %s, is resumed.") % status
     if subscription.is_open:
         return gettext(
             "The endpoint keeps failing: it gets one request at a time until one succeeds."

@@ -217,13 +217,14 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         return ("owner",) if can_search and owners.has_view_permission(request) else ()
 
     def get_page_actions(self, request: HttpRequest, obj: Subscription) -> Sequence[str]:
-        verbs = {Status.ACTIVE: "pause", Status.PAUSED: "resume", Status.DISABLED: "resume"}
-        offered = verbs.get(Status(obj.status))
-        return [each for each in self.page_actions if each not in {*verbs.values()} - {offered}]
-
-    def get_page_action_label(self, name: str, label: str, obj: Subscription) -> str:
-        is_disabled = obj.status == Status.DISABLED
-        return gettext("Re-enable") if name == "resume" and is_disabled else label
+        verbs = {
+            Status.ACTIVE: ["pause", "disable"],
+            Status.PAUSED: ["resume", "disable"],
+            Status.DISABLED: ["resume"],
+            Status.COMPLETED: ["disable"],
+        }
+        senseless = {"pause", "resume", "disable"} - {*verbs[Status(obj.status)]}
+        return [each for each in self.page_actions if each not in senseless]
 
     def get_page_links(self, request: HttpRequest, obj: Subscription) -> Sequence[tuple[str, str]]:
         url = endpoints.deliveries_url(self.admin_site, request, obj)
