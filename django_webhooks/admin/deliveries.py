@@ -374,6 +374,7 @@ class ShownAttempt:
     response_headers: SafeString
     response_body: SafeString
     curl: str
+    copy_curl: SafeString
 
     @classmethod
     def of(cls, attempt: Attempt, body: str) -> "ShownAttempt":
@@ -388,6 +389,7 @@ class ShownAttempt:
             response_headers=display.headers(attempt.response_headers),
             response_body=display.pretty_text(attempt.response_body),
             curl=curl(attempt, body),
+            copy_curl=display.copy_button(f"curl-{attempt.pk}"),
         )
 
 

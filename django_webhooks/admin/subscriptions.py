@@ -25,7 +25,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.admin import endpoints, overview
 from django_webhooks.admin.base import FROM_PAGE, OVERVIEW, PageActionsAdmin, has_any
-from django_webhooks.admin.display import age, count, moment, plain_moment, two_lines
+from django_webhooks.admin.display import age, copy_button, count, moment, plain_moment, two_lines
 from django_webhooks.admin.forms import (
     DisableForm,
     NewSubscriptionForm,
@@ -44,6 +44,9 @@ from django_webhooks.outbox import (
 )
 
 NEW_SECRET = "django_webhooks_new_secret_of"  # noqa: S105
+
+SHOWN_SECRET = "webhooks-new-secret"  # noqa: S105
+"""The id of its element."""
 
 MOST_AT_ONCE = 10_000
 """Deliveries that are recovered at once; then it is asked again."""
@@ -103,7 +106,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     actions = page_actions
 
     class Media:
-        js = ["django_webhooks/labels.js", "django_webhooks/errors.js"]
+        js = [f"django_webhooks/{name}.js" for name in ("labels", "errors", "copy")]
 
     def get_urls(self) -> list[Any]:
         view = overview.make_view(self.admin_site)
@@ -473,7 +476,12 @@ def _secret_message(subscription: Subscription) -> SafeString:
     message = format_html(
         gettext("The secret of “{}” is {}. Copy it now: it is not shown again."),
         subscription,
-        format_html('<code class="webhooks-secret">{}</code>', subscription.secret),
+        format_html(
+            '<code class="webhooks-secret" id="{}">{}</code> {}',
+            SHOWN_SECRET,
+            subscription.secret,
+            copy_button(SHOWN_SECRET),
+        ),
     )
     expires_at = _old_secret_expires_at(subscription)
     if expires_at is None:
