@@ -1,8 +1,10 @@
 """What the rule builder asks the server, by hand: who may, what is said, and what never is."""
 
 import json
+import re
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.db.models.signals import post_save, pre_delete, pre_save
 from django.test import Client
@@ -323,6 +325,7 @@ def test_neither_secret_nor_header_value_nor_a_signature_is_shown(
     shown = text_of(response)
     assert "Authorization: ••••••" in shown
     assert "webhook-signature: v1,••••••" in shown
+    assert re.search(r"webhook-hops: 1:\w+:••••••", shown)
     for hidden in ("tr0ub4dor", subscription.secret, subscription.secret.removeprefix("whsec_")):
         assert hidden not in shown
 
@@ -331,7 +334,7 @@ def test_neither_secret_nor_header_value_nor_a_signature_is_shown(
 def test_an_object_that_is_not_there_is_an_answer(admin_client, order, key):
     response = ask(admin_client, "object", type="shop.order.updated", object=key)
     assert response.status_code == 200
-    assert "There is no order with this key." in text_of(response)
+    assert "There is no order with this key. By name none can be found." in text_of(response)
 
 
 def test_an_object_that_can_not_be_rendered_says_why(admin_client, order, monkeypatch):
@@ -356,6 +359,52 @@ def test_the_newest_objects_are_offered(admin_client, order):
     newer = Order.objects.create(number="A-2")
     answer = ask(admin_client, "objects", type="shop.order.updated").json()
     assert answer == {"objects": [[str(newer.pk), "A-2"], [str(order.pk), "A-1"]]}
+
+
+class OrderAdmin(admin.ModelAdmin):
+    search_fields = ("number", "customer__name", "items__sku")
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).exclude(note="hidden")
+
+
+@pytest.fixture
+def order_admin():
+    admin.site.register(Order, OrderAdmin)
+    yield OrderAdmin
+    admin.site.unregister(Order)
+
+
+def test_an_object_is_found_by_what_its_own_admin_searches(admin_client, order, order_admin):
+    for sku in "xy":
+        order.items.create(sku=f"TEA-{sku}")
+    other = Order.objects.create(number="B-2")
+    fields = {"type": "shop.order.updated"}
+    for words in (" a-1 ", "tea", str(order.pk)):
+        answer = ask(admin_client, "objects", object=words, **fields).json()
+        assert answer == {"objects": [[str(order.pk), "A-1"]]}
+        assert "For “A-1”" in text_of(ask(admin_client, "object", object=words, **fields))
+    shown = text_of(ask(admin_client, "object", object="-", **fields))
+    assert f"Several orders are meant: B-2 ({other.pk}), A-1 ({order.pk})." in shown
+    shown = text_of(ask(admin_client, "object", object="nobody", **fields))
+    assert "There is no order with this key or name." in shown
+    Order.objects.update(note="hidden")
+    assert ask(admin_client, "objects", object="a-1", **fields).json() == {"objects": []}
+
+
+@pytest.mark.parametrize("words", ["x", "9" * 40, "\x00", "'\"", "a" * 9999])
+def test_no_search_for_an_object_breaks(admin_client, order, order_admin, words):
+    shown = text_of(ask(admin_client, "object", type="shop.order.updated", object=words))
+    assert "There is no order" in shown
+
+
+@pytest.mark.parametrize("view", ["object", "objects"])
+def test_whom_the_objects_own_admin_refuses_finds_none(order, order_admin, monkeypatch, view):
+    fields = {"type": "shop.order.updated", "object": "A-1"}
+    client = user_with(*EVERYTHING)
+    assert ask(client, view, **fields).status_code == 200
+    monkeypatch.setattr(OrderAdmin, "has_view_permission", lambda *args: False)
+    assert ask(client, view, **fields).status_code == 403
 
 
 # Who may

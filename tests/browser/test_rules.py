@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
@@ -22,6 +23,10 @@ SENTENCE = (
     "order updated, when status changes to “paid” and "
     "(total is at least 1000 or customer.email does not end with “@example.com”)"
 )
+
+
+class OrderAdmin(admin.ModelAdmin):
+    search_fields = ("number",)
 
 
 def deep(levels: int) -> object:
@@ -523,7 +528,7 @@ def test_what_would_be_sent_for_one_object_is_shown_and_not_sent(page, subscript
     subscription.rules.update(conditions=BIG)
     events = Event.objects.count()
     page.goto(change_page(subscription))
-    page.get_by_label("Key of an object").fill(str(orders[0].pk))
+    page.get_by_label("Key or name of an object").fill(str(orders[0].pk))
     page.get_by_role("button", name="Show what would be sent").click()
     answer = page.get_by_role("region", name="Result")
     expect(answer).to_contain_text("For “A-1” this would be sent:")
@@ -531,11 +536,24 @@ def test_what_would_be_sent_for_one_object_is_shown_and_not_sent(page, subscript
     expect(answer).to_contain_text("Authorization: ••••••")
     expect(answer).to_contain_text("webhook-signature: v1,••••••")
     expect(answer).to_contain_text('"total":"1540.00"')
-    page.get_by_label("Key of an object").fill(str(orders[1].pk))
-    page.get_by_label("Key of an object").press("Enter")
+    page.get_by_label("Key or name of an object").fill(str(orders[1].pk))
+    page.get_by_label("Key or name of an object").press("Enter")
     expect(answer).to_contain_text("nothing would be sent, for the conditions do not hold")
     expect(answer).to_contain_text("total 740.00 is not at least 1000")
     assert Event.objects.count() == events
+
+
+def test_an_object_is_found_by_its_name_while_it_is_typed(page, subscription, orders, monkeypatch):
+    page.goto(change_page(subscription))
+    # Only now, for the page would link to its list, which has no URL.
+    monkeypatch.setitem(admin.site._registry, Order, OrderAdmin(Order, admin.site))
+    key = page.get_by_label("Key or name of an object")
+    key.press_sequentially("a-2")
+    offered = page.locator("datalist[id$=objects] option")
+    expect(offered).to_have_count(1)
+    expect(offered).to_have_attribute("value", str(orders[1].pk))
+    key.press("Enter")
+    expect(page.get_by_role("region", name="Result")).to_contain_text("For “A-2”")
 
 
 def test_who_may_not_see_events_can_not_try(open_page, subscription):
