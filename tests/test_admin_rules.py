@@ -477,6 +477,16 @@ def test_the_event_page_names_subscriptions_only_to_those_who_may_see_them(order
     assert "order updated" not in shown
 
 
+def test_the_event_page_speaks_plainly(admin_client, order):
+    Event.objects.update(fanned_out_at=None, hops=3)
+    shown = text_of(admin_client.get(page("event_change", Event.objects.latest("pk").pk)))
+    assert "Compared with the rules:" in shown
+    assert "It has not been compared with the rules yet" in shown
+    assert "by it a loop is found and ended" in shown
+    visible = re.sub(r"<[^>]*>", " ", shown).lower()
+    assert not re.search(r"fan(ned)?[ -]out|\bhops\b", visible)
+
+
 def test_the_event_page_shows_groups_within_groups(admin_client, order, subscription):
     subscription.rules.update(conditions={"all": [PAID, {"any": [BIG, {"not": BIG}]}]})
     event = Event.objects.filter(type="shop.order.updated").get()

@@ -289,7 +289,7 @@ def test_the_timeline_goes_from_the_event_to_what_is_next(admin_client, deliver,
     delivery = deliver("pending")
     response = admin_client.get(page("delivery_change", delivery.pk))
     titles = [step.title for step in response.context["timeline"]]
-    assert titles == ["Event", "Fanned out", "Attempt 1: HTTP 503", "Next attempt"]
+    assert titles == ["Event", "Compared with the rules", "Attempt 1: HTTP 503", "Next attempt"]
     subscription.pause()
     shown = text_of(admin_client.get(page("delivery_change", delivery.pk)))
     assert "waits until the subscription, which is paused, is resumed" in shown

@@ -308,7 +308,7 @@ def timeline(delivery: Delivery, attempts: Sequence[Attempt]) -> list[Step]:
     matched = delivery.matched and gettext("Matched: %s") % delivery.matched
     steps = [
         Step(_moment(event.occurred_at), "", gettext("Event"), event.type),
-        Step(_moment(delivery.created_at), "", gettext("Fanned out"), matched),
+        Step(_moment(delivery.created_at), "", gettext("Compared with the rules"), matched),
     ]
     for attempt in reversed(attempts):
         if attempt.number == delivery.first_attempt > 1:
