@@ -155,6 +155,12 @@ def is_comparable(value: Any, kind: Kind) -> bool:
     return value is None or kind not in _PARSERS or _PARSERS[kind](value) is not None
 
 
+def is_whole(value: Any) -> bool:
+    """Whether it is a number without a fraction, or is written as one."""
+    number = _number(value)
+    return number is not None and number == number.to_integral_value()
+
+
 def show_value(value: Any) -> str:
     """A JSON value as sentences write it."""
     return _show(value)
@@ -478,7 +484,7 @@ def _check_keys(node: dict[Any, Any], path: str) -> None:
 
 
 def _read_field(name: Any, path: str) -> str:
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name:
         raise ConditionError(path, _("name a field by its path, such as `customer.email`"))
     if len(name) > MAX_FIELD_LENGTH:
         raise ConditionError(path, _("longer than %d characters") % MAX_FIELD_LENGTH)

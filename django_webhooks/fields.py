@@ -1,4 +1,8 @@
-"""What is known of the fields that events have, and which conditions can hardly ever hold."""
+"""What is known of the fields that events have, and what conditions ask of them.
+
+`find_misfits` says which values are none of their field's kind, `doubts` why a rule that may be
+saved will hardly ever fire.
+"""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from django_webhooks import conditions
 from django_webhooks.conditions import Kind
+from django_webhooks.exceptions import ConditionError
 from django_webhooks.registry import UPDATED, EventType
 
 logger = logging.getLogger("django_webhooks")
@@ -33,6 +39,21 @@ KINDS_OF_TYPES: Mapping[str, Kind] = {
     "string": "text",
 }
 
+WHOLE = "whole"
+"""Beside the kinds, in `ENTER`: a number without a fraction."""
+
+ENTER: Mapping[str, Any] = {
+    "number": gettext_lazy("Enter a number, such as 12.50."),
+    WHOLE: gettext_lazy("Enter a whole number."),
+    "boolean": gettext_lazy("Choose true or false."),
+    "date": gettext_lazy("Enter a date, such as 2026-12-24."),
+    "datetime": gettext_lazy("Enter a date and a time, such as 2026-12-24T10:00Z."),
+    "time": gettext_lazy("Enter a time, such as 10:00."),
+    "duration": gettext_lazy("Enter a duration, such as 01:30:00."),
+    "uuid": gettext_lazy("Enter a UUID."),
+}
+"""What is said of a value that is none of its field's kind."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -42,6 +63,8 @@ class Field:
     kind: Kind
     choices: Sequence[Any] = ()
     help: str = ""
+    whole: bool = False
+    """Of numbers: there are no fractions."""
 
 
 Described = dict[str, list[Field]]
@@ -80,6 +103,35 @@ def _fields_of(event_type: EventType) -> list[Field]:
     return list(_walk(event_type.schema or _schema_of(event_type.example), {}))
 
 
+def find_misfits(
+    tree: Any, types: Sequence[EventType], described: Described | None = None
+) -> Iterator[ConditionError]:
+    """The values in a valid tree that are none of their field's kind, as far as that is known."""
+    described = {} if described is None else described
+    for path, leaf in conditions.leaves(tree):
+        if not conditions.OPERATORS[leaf["op"]].compares:
+            continue
+        known = _fields_at(leaf["field"], [fields_of(each, described) for each in types])
+        value = leaf["value"]
+        items = enumerate(value) if isinstance(value, list) else [(None, value)]
+        for index, item in items if known else []:
+            if not any(_fits(item, field) for field in known):
+                place = f"{path}.value" if path else "value"
+                place += "" if index is None else f"[{index}]"
+                wanted = ENTER[WHOLE if known[0].whole else known[0].kind]
+                yield ConditionError(place, str(wanted))
+
+
+def _fits(value: Any, field: Field) -> bool:
+    is_whole = not field.whole or value is None or conditions.is_whole(value)
+    return is_whole and conditions.is_comparable(value, field.kind)
+
+
+def _fields_at(path: str, described: Iterable[Iterable[Field]]) -> list[Field]:
+    """The fields of that path, of each type that has one."""
+    return [field for each in described for field in each if field.path == path]
+
+
 def doubts(
     pattern: str, tree: Any, types: Sequence[EventType], described: Described | None = None
 ) -> list[Doubt]:
@@ -90,19 +142,19 @@ def doubts(
     found = []
     for path, leaf in leaves:
         operator = conditions.OPERATORS[leaf["op"]]
-        if operator.looks_back and not any(each.action == UPDATED for each in types):
-            message = _("“%(op)s” is never known here: %(pattern)s has no value before the change.")
-            found.append(Doubt(path, message % {"op": operator.phrase, "pattern": pattern}))
-        elif all(fields) and not any(_leads_to(leaf["field"], each) for each in fields):
+        if all(fields) and not any(_leads_to(leaf["field"], each) for each in fields):
             message = _("%(pattern)s publishes no field “%(field)s”: this is never known.")
             found.append(Doubt(path, message % {"pattern": pattern, "field": leaf["field"]}))
+        elif operator.looks_back and not any(each.action == UPDATED for each in types):
+            message = _("“%(op)s” is never known here: %(pattern)s has no value before the change.")
+            found.append(Doubt(path, message % {"op": operator.phrase, "pattern": pattern}))
         elif operator.compares:
-            known = [field for each in fields for field in each if field.path == leaf["field"]]
-            found += [Doubt(path, message) for message in _misfits(leaf, known)]
+            known = _fields_at(leaf["field"], fields)
+            found += [Doubt(path, message) for message in _never(leaf, known)]
     return found
 
 
-def _misfits(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
+def _never(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
     """What is said of values that none of the fields can have."""
     value = leaf["value"]
     for each in (value if isinstance(value, list) else [value]) if known else []:
@@ -127,14 +179,20 @@ def _walk(schema: Any, kinds: Mapping[str, Kind], prefix: str = "") -> Iterator[
             yield from _walk(each, kinds, f"{path}.")
             continue
         choices = [value for value in each.get("enum") or () if value is not None]
-        known = kinds.get(path) or _kind_of(each)
-        yield Field(path, known, choices, str(each.get("description", "")))
+        kind = kinds.get(path) or _kind_of(each)
+        whole = kind == "number" and _type_of(each) == "integer"
+        yield Field(path, kind, choices, str(each.get("description", "")), whole)
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    """The type that is named, beside null; empty for none."""
+    types = schema.get("type", [])
+    names: Iterable[str] = [types] if isinstance(types, str) else types
+    return next((str(name) for name in names if name != "null"), "")
 
 
 def _kind_of(schema: Mapping[str, Any]) -> Kind:
-    types = schema.get("type", [])
-    names: Iterable[str] = [types] if isinstance(types, str) else types
-    named = next((name for name in names if name != "null"), "")
+    named = _type_of(schema)
     by_format = KINDS_OF_FORMATS.get(str(schema.get("format")))
     return by_format or KINDS_OF_TYPES.get(named, "unknown")
 

@@ -20,6 +20,7 @@ from django_webhooks.retries import MAX_RETRY_AFTER, OPEN_AFTER, hold, parse_ret
 logger = logging.getLogger("django_webhooks")
 
 GONE = 410
+ANSWERED_GONE = "The endpoint answered 410 Gone."
 BUSY = (429, 503)
 """Statuses whose `Retry-After` is meant for the whole endpoint (RFC 6585, RFC 9110 15.6.4)."""
 
@@ -136,7 +137,7 @@ def _disable_gone(row: Any, incidents: Incidents) -> None:
     # What was disabled meanwhile stays so: resuming from that may need more than its owner.
     still_open = [status.ACTIVE, status.PAUSED, status.COMPLETED]
     for subscription in row:
-        if not subscription.disable("The endpoint answered 410 Gone.", only_from=still_open):
+        if not subscription.disable(ANSWERED_GONE, only_from=still_open):
             continue
         Delivery.objects.using(row.db).filter(subscription=subscription).cancel(
             "The endpoint answered 410 Gone to another delivery."

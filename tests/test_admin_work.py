@@ -18,6 +18,7 @@ from django.utils import timezone
 from django_webhooks import worker
 from django_webhooks.admin import base, deliveries, mends, overview, subscriptions
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
+from django_webhooks.outbox import publish_challenge
 from tests.shop.models import Order
 from tests.test_admin import act, messages_of, page, text_of, user_with
 
@@ -108,11 +109,45 @@ def test_the_page_tells_why_an_endpoint_is_held_back_and_how_it_does(
     assert page("delivery_changelist") + f"?subscription__id__exact={subscription.pk}" in shown
 
 
-def test_a_disabled_subscription_says_why_and_is_re_enabled(admin_client, subscription):
+@pytest.mark.parametrize("status", ["active", "paused", "disabled", "completed"])
+def test_a_status_is_changed_only_to_another(admin_client, subscription, status):
+    Subscription.objects.update(status=status)
+    shown = text_of(admin_client.get(page("subscription_change", subscription.pk)))
+    offered = {word for word in ("Pause", "Resume", "Disable") if f">{word}</button>" in shown}
+    assert (
+        offered
+        == {
+            "active": {"Pause", "Disable"},
+            "paused": {"Resume", "Disable"},
+            "disabled": {"Resume"},
+            "completed": {"Disable"},
+        }[status]
+    )
+    assert ("Next attempt</dt>" in shown) == (status in ("active", "completed"))
+
+
+def test_the_advice_for_a_disabled_subscription_fits_the_reason(admin_client, subscription):
+    def shown() -> str:
+        return text_of(admin_client.get(page("subscription_change", subscription.pk)))
+
+    subscription.disable("No more orders.", lock=True)
+    assert "Staff disabled it" in shown()
+    subscription.disable("The endpoint answered 410 Gone.")
+    assert "asks for no more requests" in shown()
+    assert "Mend the endpoint" not in shown()
+    publish_challenge(subscription)
+    assert "answers the signed challenge" in shown()
+    assert "Next attempt</dt>" in shown()
+    subscription.disable("A script did so.")
+    assert "Resume it when the reason is gone." in shown()
+    Subscription.objects.update(failing_since=timezone.now() - HOUR)
+    assert "Mend the endpoint, resume the subscription" in shown()
+
+
+def test_a_disabled_subscription_says_why_and_is_resumed(admin_client, subscription):
     subscription.disable("The endpoint answered 410 Gone.")
     shown = text_of(admin_client.get(page("subscription_change", subscription.pk)))
     assert "The endpoint answered 410 Gone." in shown
-    assert "Re-enable</button>" in shown
     act(admin_client, "subscription", "resume", subscription)
     subscription.refresh_from_db()
     assert subscription.status == "active"
@@ -254,10 +289,10 @@ def test_the_timeline_goes_from_the_event_to_what_is_next(admin_client, deliver,
     delivery = deliver("pending")
     response = admin_client.get(page("delivery_change", delivery.pk))
     titles = [step.title for step in response.context["timeline"]]
-    assert titles == ["Event", "Fanned out", "Attempt 1: HTTP 503", "Next attempt"]
+    assert titles == ["Event", "Compared with the rules", "Attempt 1: HTTP 503", "Next attempt"]
     subscription.pause()
     shown = text_of(admin_client.get(page("delivery_change", delivery.pk)))
-    assert "waits until the subscription is resumed" in shown
+    assert "waits until the subscription, which is paused, is resumed" in shown
 
 
 def test_attempts_come_newest_first_and_only_so_many(admin_client, deliver, monkeypatch):

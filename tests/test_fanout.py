@@ -608,6 +608,18 @@ def test_explain_command_says_the_same():
     assert "total 740.00 is not at least 1000" in out.getvalue()
 
 
+def test_explain_command_names_subscriptions_without_rules():
+    listen("shop.order.created", name="Orders")
+    bare = Subscription.objects.create(name="Bare", url="https://example.com/")
+    Order.objects.create(number="1")
+    event = Event.objects.get()
+    for arguments, others in (([], True), ([str(bare.pk)], False)):
+        out = io.StringIO()
+        call_command("webhooks_explain", event.pk, *arguments, stdout=out)
+        assert f"Bare ({bare.pk})\n  has no rules" in out.getvalue()
+        assert ("Orders" in out.getvalue()) == others
+
+
 @pytest.mark.parametrize("arguments", [["evt_nothing"], ["evt_nothing", "not-a-uuid"]])
 def test_explain_command_refuses_what_is_not_there(arguments):
     with pytest.raises(CommandError, match=r"evt_nothing"):

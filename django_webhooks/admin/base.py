@@ -44,10 +44,6 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """The names of those that make sense for this object."""
         return self.page_actions
 
-    def get_page_action_label(self, name: str, label: str, obj: Any) -> str:
-        """What the button says, if not what the list calls the action."""
-        return label
-
     def get_page_links(self, request: HttpRequest, obj: Any) -> Sequence[tuple[str, str]]:
         """Addresses and labels of links beside the buttons."""
         return ()
@@ -68,7 +64,7 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if original is not None:
             allowed = dict(self.get_action_choices(request))
             context["page_actions"] = [
-                (name, self.get_page_action_label(name, allowed[name], original))
+                (name, allowed[name])
                 for name in self.get_page_actions(request, original)
                 if name in allowed
             ]

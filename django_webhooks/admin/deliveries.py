@@ -308,7 +308,7 @@ def timeline(delivery: Delivery, attempts: Sequence[Attempt]) -> list[Step]:
     matched = delivery.matched and gettext("Matched: %s") % delivery.matched
     steps = [
         Step(_moment(event.occurred_at), "", gettext("Event"), event.type),
-        Step(_moment(delivery.created_at), "", gettext("Fanned out"), matched),
+        Step(_moment(delivery.created_at), "", gettext("Compared with the rules"), matched),
     ]
     for attempt in reversed(attempts):
         if attempt.number == delivery.first_attempt > 1:
@@ -342,7 +342,7 @@ def _held_back(subscription: Subscription | None) -> str:
         return ""
     if subscription.status in (Subscription.Status.PAUSED, Subscription.Status.DISABLED):
         status = subscription.get_status_display()
-        return gettext("It waits until the subscription is resumed, which is %s.") % status
+        return gettext("It waits until the subscription, which is %s, is resumed.") % status
     if subscription.is_open:
         return gettext(
             "The endpoint keeps failing: it gets one request at a time until one succeeds."
@@ -374,6 +374,7 @@ class ShownAttempt:
     response_headers: SafeString
     response_body: SafeString
     curl: str
+    copy_curl: SafeString
 
     @classmethod
     def of(cls, attempt: Attempt, body: str) -> "ShownAttempt":
@@ -388,6 +389,7 @@ class ShownAttempt:
             response_headers=display.headers(attempt.response_headers),
             response_body=display.pretty_text(attempt.response_body),
             curl=curl(attempt, body),
+            copy_curl=display.copy_button(f"curl-{attempt.pk}"),
         )
 
 

@@ -119,6 +119,17 @@ def code(text: str) -> SafeString:
     )
 
 
+def copy_button(element_id: str) -> SafeString:
+    """Copies the text of another element; hidden until `copy.js` has found that it can."""
+    return format_html(
+        '<button type="button" class="button webhooks-copy" data-copy="{}" data-copied="{}" hidden>'
+        "{}</button>",
+        element_id,
+        gettext("Copied"),
+        gettext("Copy"),
+    )
+
+
 INVISIBLE = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )

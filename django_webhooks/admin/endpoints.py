@@ -16,11 +16,13 @@ from django_webhooks.admin import display
 from django_webhooks.admin.base import has_any
 from django_webhooks.admin.charts import Chart, last_day, last_week
 from django_webhooks.figures import MOST_WAITING, Sample, backlog_of, newest_of
+from django_webhooks.incidents import ANSWERED_GONE
 from django_webhooks.models import Subscription
 
 SHOWN_REASON = 80
 
 Status = Subscription.Status
+STOPPED = (Status.PAUSED, Status.DISABLED)
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,11 @@ def of(site: Any, request: HttpRequest, subscription: Subscription) -> EndpointH
         ),
         *durations(sample),
         Tile(gettext("Waiting"), display.count(backlog.count, MOST_WAITING), oldest or ""),
-        Tile(
-            gettext("Next attempt"),
-            display.age(backlog.next_attempt_at) if backlog.next_attempt_at else "-",
-            display.moment(backlog.next_attempt_at) if backlog.next_attempt_at else "",
-        ),
     ]
+    if subscription.challenge or subscription.status not in STOPPED:
+        next_at = backlog.next_attempt_at
+        at = (display.age(next_at), display.moment(next_at)) if next_at else ("-",)
+        tiles.append(Tile(gettext("Next attempt"), *at))
     return EndpointHealth(
         badges=_badges(subscription),
         reasons=_reasons(subscription),
@@ -118,13 +119,11 @@ def _reasons(subscription: Subscription) -> list[str]:
     """Why it is as it is, and what to do."""
     found = []
     if subscription.status == Status.DISABLED:
-        found.append(subscription.disabled_reason)
-        found.append(
-            gettext(
-                "Nothing is sent, and new events are not matched. Mend the endpoint, re-enable "
-                "the subscription, then recover what has failed."
-            )
-        )
+        found += [
+            subscription.disabled_reason,
+            gettext("Nothing is sent, and new events are not matched."),
+            _mend_of_disabled(subscription),
+        ]
     elif subscription.status == Status.PAUSED:
         found.append(
             gettext(
@@ -134,18 +133,36 @@ def _reasons(subscription: Subscription) -> list[str]:
     elif subscription.status == Status.COMPLETED:
         found.append(gettext("It was to fire once, and has."))
     if subscription.failing_since and subscription.status != Status.DISABLED:
-        failures = subscription.failure_count
-        found.append(
-            ngettext(
-                "Nothing but failures since %(since)s: %(count)d in a row.",
-                "Nothing but failures since %(since)s: %(count)d in a row.",
-                failures,
-            )
-            % {"since": display.plain_moment(subscription.failing_since), "count": failures}
-        )
+        words = {
+            "since": display.plain_moment(subscription.failing_since),
+            "count": subscription.failure_count,
+        }
+        if subscription.failure_count > 1:
+            found.append(gettext("Its requests fail since %(since)s: %(count)d in a row.") % words)
+        else:
+            found.append(gettext("Its requests fail since %(since)s.") % words)
     if subscription.held_until and subscription.held_until > timezone.now():
         found.append(
             gettext("The endpoint is held back until %s, then tried with one request.")
             % display.plain_moment(subscription.held_until)
         )
     return [each for each in found if each]
+
+
+def _mend_of_disabled(subscription: Subscription) -> str:
+    """What to do, by what disabled it."""
+    if subscription.challenge:
+        return gettext(
+            "Once its endpoint answers the signed challenge that it was sent, it is active by "
+            "itself. To resume it by hand is to do without that answer."
+        )
+    if subscription.locked:
+        return gettext("Staff disabled it: its owner can't resume it. Resume it when that is over.")
+    if subscription.disabled_reason == ANSWERED_GONE:
+        return gettext(
+            "Its receiver asks for no more requests: ask who runs it. If that is so, delete the "
+            "subscription; if not, resume it, then redeliver what was cancelled."
+        )
+    if subscription.failing_since:
+        return gettext("Mend the endpoint, resume the subscription, then recover what has failed.")
+    return gettext("Resume it when the reason is gone.")

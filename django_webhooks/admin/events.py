@@ -27,6 +27,14 @@ from django_webhooks.registry import OWN_TYPES
 
 SHOWN_DELIVERIES = 50
 
+HELP_TEXTS = {
+    "compared": _("When a worker found out to which subscriptions it goes."),
+    "chain_length": _(
+        "1, and one more for each webhook that led to this event: by it a loop is found and ended."
+    ),
+    "pretty_previous": _("The old values of what changed."),
+}
+
 
 class EventAdmin(ReadOnlyAdmin):
     list_display = ["type_and_id", "about", "whose", "occurred", "problem"]
@@ -35,7 +43,15 @@ class EventAdmin(ReadOnlyAdmin):
     search_fields = ["id__exact"]
     search_help_text = SEARCH_HELP
     actions = None
-    readonly_fields = ["about", "whose", "occurred", "fanned_out", "pretty_data", "pretty_previous"]
+    readonly_fields = [
+        "about",
+        "whose",
+        "occurred",
+        "compared",
+        "chain_length",
+        "pretty_data",
+        "pretty_previous",
+    ]
 
     class Media:
         css = {"all": ["django_webhooks/rules.css"]}
@@ -60,8 +76,13 @@ class EventAdmin(ReadOnlyAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         trouble = ["error"] if obj and obj.error else []
-        shown = ["id", "type", *trouble, "about", "whose", "occurred", "fanned_out", "hops"]
-        return [(None, {"fields": [*shown, "pretty_data", "pretty_previous"]})]
+        told = ["id", "type", *trouble, "about", "whose", "occurred", "compared", "chain_length"]
+        return [(None, {"fields": [*told, "pretty_data", "pretty_previous"]})]
+
+    def get_form(
+        self, request: HttpRequest, obj: Any | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        return super().get_form(request, obj, change, help_texts=HELP_TEXTS, **kwargs)
 
     @admin.display(description=_("type"))
     def type_and_id(self, event: Event) -> SafeString:
@@ -75,9 +96,13 @@ class EventAdmin(ReadOnlyAdmin):
     def occurred(self, event: Event) -> str:
         return display.moment(event.occurred_at)
 
-    @admin.display(description=_("fanned out"))
-    def fanned_out(self, event: Event) -> str:
+    @admin.display(description=_("compared with the rules"))
+    def compared(self, event: Event) -> str:
         return display.moment(event.fanned_out_at)
+
+    @admin.display(description=_("webhooks in a row"))
+    def chain_length(self, event: Event) -> int:
+        return event.hops
 
     @admin.display(description=_("owner"))
     def whose(self, event: Event) -> str:
@@ -94,7 +119,7 @@ class EventAdmin(ReadOnlyAdmin):
     def pretty_data(self, event: Event) -> SafeString:
         return display.pretty(event.data)
 
-    @admin.display(description=_("previous"))
+    @admin.display(description=_("data before the change"))
     def pretty_previous(self, event: Event) -> SafeString:
         return display.pretty(event.previous)
 

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from django_webhooks import conditions
 from django_webhooks.admin.catalogue import pattern_choices
 from django_webhooks.exceptions import ConditionError
-from django_webhooks.fields import Described, Doubt, doubts
+from django_webhooks.fields import Described, Doubt, doubts, find_misfits
 from django_webhooks.models import Rule, Subscription
 from django_webhooks.registry import registry
 
@@ -216,16 +216,30 @@ class RuleForm(ModelErrorsForm):
     def __init__(self, *args: Any, described: Described | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.described = described
-        self.malformed: Sequence[ConditionError] = ()
+        self.wrong: dict[str, ConditionError] = {}  # by what the page says
         self.fields["conditions"].widget.judge = self.judge
 
     def clean_conditions(self) -> Any:
         """Judged here as by the model, for the place of what is wrong."""
         tree = self.cleaned_data["conditions"]
-        self.malformed = conditions.problems(tree)
-        if self.malformed:
-            raise ValidationError([str(each) for each in self.malformed])
+        if found := conditions.problems(tree):
+            raise ValidationError([self._misplaced(each) for each in found])
         return tree
+
+    def clean(self) -> Any:
+        """Refuses values that are none of their field's kind. A rule that has them already, from
+        elsewhere or of an older schema, does not keep its subscription from being saved.
+        """
+        cleaned: Any = super().clean()
+        pattern, tree = self.cleaned_data.get("event_type"), self.cleaned_data.get("conditions")
+        if pattern and tree and self.has_changed():
+            for error in find_misfits(tree, registry.matching(pattern), self.described):
+                self.add_error("conditions", self._misplaced(error))
+        return cleaned
+
+    def _misplaced(self, error: ConditionError) -> str:
+        self.wrong[str(error)] = error
+        return str(error)
 
     def judge(self) -> dict[str, Any]:
         """The rule as a sentence, what is wrong with it, and what is doubtful, each at its place.
@@ -235,14 +249,7 @@ class RuleForm(ModelErrorsForm):
         if not self.is_bound and not self.instance.pk:
             return {}
         problems = [
-            {"field": name, "path": "", "message": str(each), "level": "error"}
-            for name, found in self.errors.items()
-            if name != "conditions" or not self.malformed
-            for each in found
-        ]
-        problems += [
-            {"field": "conditions", "path": each.path, "message": each.message, "level": "error"}
-            for each in self.malformed
+            self._problem(name, str(each)) for name, found in self.errors.items() for each in found
         ]
         rule = self.instance
         if problems:
@@ -252,6 +259,12 @@ class RuleForm(ModelErrorsForm):
             for doubt in self._doubts(rule)
         ]
         return {"sentence": str(rule), "problems": problems}
+
+    def _problem(self, name: str, message: str) -> dict[str, str]:
+        problem = {"field": name, "path": "", "message": message, "level": "error"}
+        if error := self.wrong.get(message):
+            problem |= {"path": error.path, "message": error.message}
+        return problem
 
     def _doubts(self, rule: Rule) -> Sequence[Doubt]:
         if malformed := conditions.problems(rule.conditions):  # a row from elsewhere

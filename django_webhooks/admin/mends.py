@@ -92,7 +92,7 @@ STATUSES: dict[int, tuple[Any, Any]] = {
     ),
     410: (
         _("The receiver is gone, and asks for no more requests. The subscription was disabled."),
-        _("If that was a mistake: re-enable the subscription, redeliver what was cancelled."),
+        _("If that was a mistake: resume the subscription, redeliver what was cancelled."),
     ),
     413: (
         _("The payload is too large for the receiver."),

@@ -99,13 +99,22 @@ def _outbox(health: Health, now: datetime) -> Outbox:
         worker="alive" if is_alive else "missing" if health.is_behind else "idle",
         seen_at=display.moment_and_age(seen_at) if seen_at else "",
         tiles=[
-            Tile(gettext("Due"), counted, lag, "failed" if is_late else ""),
+            Tile(
+                gettext("Due"),
+                counted,
+                lag or gettext("nothing waits for a worker"),
+                "failed" if is_late else "",
+            ),
             Tile(
                 gettext("Pending"),
                 display.count(health.pending, MOST),
                 gettext("with retries and what is paused"),
             ),
-            Tile(gettext("In flight"), display.count(health.in_flight, MOST)),
+            Tile(
+                gettext("In flight"),
+                display.count(health.in_flight, MOST),
+                gettext("being sent right now"),
+            ),
             Tile(
                 gettext("Given up"),
                 display.count(health.failed_today, MOST),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from django.db import models, router, transaction
 from django.utils.translation import gettext as _
 
-from django_webhooks import delivery, fanout, outbox, payloads
+from django_webhooks import delivery, fanout, hops, outbox, payloads
 from django_webhooks.conditions import Facts, Verdict, explain
 from django_webhooks.delivery import MASKED
 from django_webhooks.models import Delivery, Event, Rule, Subscription, label_of
@@ -84,4 +84,6 @@ def _headers(event: Event, subscription: Subscription) -> dict[str, str]:
     unsigned = replace(parcel, secrets=[generate_secret()])
     headers = delivery.standard_headers(unsigned, int(event.occurred_at.timestamp()))
     headers["webhook-signature"] = f"{subscription.signature},{MASKED}"
+    signed, _colon, _signature = headers[hops.HEADER].rpartition(":")
+    headers[hops.HEADER] = f"{signed}:{MASKED}"
     return {**dict.fromkeys(parcel.headers, MASKED), **headers}

@@ -5,7 +5,7 @@ Nothing that is tried is saved or sent.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,23 +16,28 @@ from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import path, reverse
+from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from django_webhooks import fanout
-from django_webhooks.admin.base import has_any
+from django_webhooks.admin.base import has_any, printable
 from django_webhooks.admin.catalogue import describe_catalogue
 from django_webhooks.admin.forms import RuleForm
 from django_webhooks.admin.rehearsal import rehearse
 from django_webhooks.admin.why import show
-from django_webhooks.fields import Described, doubts
+from django_webhooks.fields import ENTER, Described, Doubt, doubts
 from django_webhooks.models import Event, Rule, Subscription
 from django_webhooks.registry import EventType, registry
 
 SHOWN_EVENTS = 10
 OFFERED_OBJECTS = 20
 SHOWN_LABEL = 100
+SHOWN_DOUBTS = 3
+SHOWN_SENTENCE = 160
+NAMED = 5
+"""Objects that an answer names."""
 
 VIEWS = {
     "check": "django_webhooks_rule_check",
@@ -60,8 +65,10 @@ TEXTS = {
     "path": _("path, such as customer.email"),
     "choose": _("Choose…"),
     "chooseField": _("Choose a field…"),
+    "chooseType": _("Choose an event type first: it decides which fields there are."),
+    "missingField": _("Choose a field."),
     "otherPath": _("Another path…"),
-    "notPublished": _("(not published)"),
+    "notPublished": _("(not a field of %s)"),
     "notOffered": _("(not one of the choices)"),
     "noOperator": _("(not an operator)"),
     "true": _("true"),
@@ -90,7 +97,7 @@ TEXTS = {
     "tryEvents": _("Try it on the last events"),
     "tryObject": _("Show what would be sent"),
     "asType": _("What happens to the object"),
-    "object": _("Key of an object"),
+    "object": _("Key or name of an object"),
     "result": _("Result"),
     "wait": _("One moment…"),
     "noAnswer": _("There was no answer. Reload the page, and try again."),
@@ -160,7 +167,7 @@ class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
         site = self.admin_site.name
         return {
             **describe_catalogue(described),
-            "texts": {**TEXTS, "connectives": CONNECTIVES},
+            "texts": {**TEXTS, "connectives": CONNECTIVES, "enter": ENTER},
             "urls": {
                 each: reverse(f"admin:{name}", current_app=site) for each, name in offered.items()
             },
@@ -193,8 +200,16 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         # Asked anew: the instance remembers the rules as they were before.
         for rule in Rule.objects.filter(subscription=form.instance).order_by("pk"):
             types = registry.matching(rule.event_type)
-            for doubt in doubts(rule.event_type, rule.conditions, types):
-                messages.warning(request, f"“{rule}”: {doubt.message}")
+            found = doubts(rule.event_type, rule.conditions, types)
+            if found:
+                messages.warning(request, self._warning(rule, found))
+
+    def _warning(self, rule: Rule, found: Sequence[Doubt]) -> str:
+        """Short, however long the rule is: messages are kept in the session."""
+        said = " ".join(each.message for each in found[:SHOWN_DOUBTS])
+        if (more := len(found) - SHOWN_DOUBTS) > 0:
+            said += " " + ngettext("And %d more.", "And %d more.", more) % more
+        return f"“{Truncator(str(rule)).chars(SHOWN_SENTENCE)}”: {said}"
 
     def check_rule(self, request: HttpRequest) -> HttpResponse:
         """The rule as a sentence, and what is wrong with it or doubtful."""
@@ -230,22 +245,28 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         form = RuleForm(request.POST)
         if not form.is_valid():
             return self._show_trial(request, {"problems": form.judge()["problems"]})
-        instance = self._find(request, event_type)
-        if instance is None:
-            name = event_type.webhook.model._meta.verbose_name if event_type.webhook else ""
-            message = gettext("There is no %s with this key.") % name
+        found = self._find(request, event_type)
+        if len(found) != 1:
+            message = self._why_not_one(request, event_type, found)
             return self._show_trial(request, {"problems": [{"message": message}]})
+        [instance] = found
         rule = form.save(commit=False)
         subscription = self._subscription(request)
-        found = rehearse(event_type, instance, rule, subscription)
-        verdict = show([found.verdict]) if found.verdict else ""
-        context = {"rehearsal": found, "rule": rule, "verdict": verdict, "object": instance}
+        rehearsal = rehearse(event_type, instance, rule, subscription)
+        verdict = show([rehearsal.verdict]) if rehearsal.verdict else ""
+        context = {"rehearsal": rehearsal, "rule": rule, "verdict": verdict, "object": instance}
         return self._show_trial(request, context)
 
     def offer_objects(self, request: HttpRequest) -> HttpResponse:
-        """Keys and names of the newest objects that an event type is about."""
-        newest = self._objects(request, self._published(request)).order_by("-pk")[:OFFERED_OBJECTS]
-        objects = [(str(each.pk), str(each)[:SHOWN_LABEL]) for each in newest]
+        """Keys and names of the objects that an event type is about: those that a text means, or
+        the newest.
+        """
+        event_type = self._published(request)
+        if request.POST.get("object"):
+            found = self._find(request, event_type)
+        else:
+            found = list(self._objects(request, event_type).order_by("-pk")[:OFFERED_OBJECTS])
+        objects = [(str(each.pk), str(each)[:SHOWN_LABEL]) for each in found]
         return JsonResponse({"objects": objects})
 
     def _show_trial(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
@@ -265,21 +286,60 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         options = found.webhook.model._meta
         names = [f"{options.app_label}.{verb}_{options.model_name}" for verb in ("view", "change")]
         _require(any(request.user.has_perm(name) for name in names))
+        own = self._admin_of(found)
+        _require(own is None or own.has_view_or_change_permission(request))
         return found
+
+    def _admin_of(self, event_type: EventType) -> Any:
+        """The admin of the model that it is about; None if there is none."""
+        assert event_type.webhook is not None
+        model = event_type.webhook.model
+        known = self.admin_site.is_registered(model)
+        return self.admin_site.get_model_admin(model) if known else None
 
     def _objects(self, request: HttpRequest, event_type: EventType) -> models.QuerySet[Any]:
         """Those that the model's own admin shows to this user, where there is one."""
         assert event_type.webhook is not None
-        model = event_type.webhook.model
-        if self.admin_site.is_registered(model):
-            return self.admin_site.get_model_admin(model).get_queryset(request)
-        return model._default_manager.all()
+        own = self._admin_of(event_type)
+        return own.get_queryset(request) if own else event_type.webhook.model._default_manager.all()
 
-    def _find(self, request: HttpRequest, event_type: EventType) -> Any:
-        try:
-            return self._objects(request, event_type).filter(pk=request.POST["object"]).first()
-        except (KeyError, ValueError, ValidationError, OverflowError):
-            return None
+    def _find(self, request: HttpRequest, event_type: EventType) -> list[Any]:
+        """The object whose key was typed; else the first of those that the search of the model's
+        own admin finds.
+        """
+        typed = printable(request.POST.get("object", "").strip())
+        objects = self._objects(request, event_type)
+        return _rows(lambda: objects.filter(pk=typed)) or _rows(
+            lambda: self._search(request, event_type, objects, typed)
+        )
+
+    def _search(
+        self, request: HttpRequest, event_type: EventType, objects: Any, typed: str
+    ) -> models.QuerySet[Any]:
+        if not typed or not self._is_searched(request, event_type):
+            return objects.none()  # type: ignore[no-any-return]
+        own = self._admin_of(event_type)
+        found, has_doubles = own.get_search_results(request, objects, typed)
+        found = found.order_by("-pk")
+        return found.distinct() if has_doubles else found  # type: ignore[no-any-return]
+
+    def _is_searched(self, request: HttpRequest, event_type: EventType) -> bool:
+        own = self._admin_of(event_type)
+        return bool(own and own.get_search_fields(request))
+
+    def _why_not_one(self, request: HttpRequest, event_type: EventType, found: list[Any]) -> str:
+        assert event_type.webhook is not None
+        options = event_type.webhook.model._meta
+        if found:
+            shown = ", ".join(f"{str(each)[:SHOWN_LABEL]} ({each.pk})" for each in found[:NAMED])
+            more = "…" if len(found) > NAMED else ""
+            names = {"names": options.verbose_name_plural, "found": shown + more}
+            return gettext("Several %(names)s are meant: %(found)s. Give the key of one.") % names
+        if self._is_searched(request, event_type):
+            text = gettext("There is no %s with this key or name.")
+        else:
+            text = gettext("There is no %s with this key. By name none can be found.")
+        return text % options.verbose_name
 
     def _subscription(self, request: HttpRequest) -> Subscription:
         """The one whose page this is; on the page of a new one, one like any other."""
@@ -288,6 +348,14 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         if found is not None and self.has_view_or_change_permission(request, found):
             return found  # type: ignore[no-any-return]
         return Subscription(url="https://…")
+
+
+def _rows(ask: Callable[[], models.QuerySet[Any]]) -> list[Any]:
+    """Some of the rows that are asked for; none for what can't be asked, as a word for a number."""
+    try:
+        return list(ask()[:OFFERED_OBJECTS])
+    except (ValueError, ValidationError, OverflowError):
+        return []
 
 
 def _database() -> str:

@@ -25,7 +25,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.admin import endpoints, overview
 from django_webhooks.admin.base import FROM_PAGE, OVERVIEW, PageActionsAdmin, has_any
-from django_webhooks.admin.display import age, count, moment, plain_moment, two_lines
+from django_webhooks.admin.display import age, copy_button, count, moment, plain_moment, two_lines
 from django_webhooks.admin.forms import (
     DisableForm,
     NewSubscriptionForm,
@@ -44,6 +44,9 @@ from django_webhooks.outbox import (
 )
 
 NEW_SECRET = "django_webhooks_new_secret_of"  # noqa: S105
+
+SHOWN_SECRET = "webhooks-new-secret"  # noqa: S105
+"""The id of its element."""
 
 MOST_AT_ONCE = 10_000
 """Deliveries that are recovered at once; then it is asked again."""
@@ -103,7 +106,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     actions = page_actions
 
     class Media:
-        js = ["django_webhooks/labels.js"]
+        js = [f"django_webhooks/{name}.js" for name in ("labels", "errors", "copy")]
 
     def get_urls(self) -> list[Any]:
         view = overview.make_view(self.admin_site)
@@ -217,13 +220,14 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         return ("owner",) if can_search and owners.has_view_permission(request) else ()
 
     def get_page_actions(self, request: HttpRequest, obj: Subscription) -> Sequence[str]:
-        verbs = {Status.ACTIVE: "pause", Status.PAUSED: "resume", Status.DISABLED: "resume"}
-        offered = verbs.get(Status(obj.status))
-        return [each for each in self.page_actions if each not in {*verbs.values()} - {offered}]
-
-    def get_page_action_label(self, name: str, label: str, obj: Subscription) -> str:
-        is_disabled = obj.status == Status.DISABLED
-        return gettext("Re-enable") if name == "resume" and is_disabled else label
+        verbs = {
+            Status.ACTIVE: ["pause", "disable"],
+            Status.PAUSED: ["resume", "disable"],
+            Status.DISABLED: ["resume"],
+            Status.COMPLETED: ["disable"],
+        }
+        senseless = {"pause", "resume", "disable"} - {*verbs[Status(obj.status)]}
+        return [each for each in self.page_actions if each not in senseless]
 
     def get_page_links(self, request: HttpRequest, obj: Subscription) -> Sequence[tuple[str, str]]:
         url = endpoints.deliveries_url(self.admin_site, request, obj)
@@ -472,7 +476,12 @@ def _secret_message(subscription: Subscription) -> SafeString:
     message = format_html(
         gettext("The secret of “{}” is {}. Copy it now: it is not shown again."),
         subscription,
-        format_html('<code class="webhooks-secret">{}</code>', subscription.secret),
+        format_html(
+            '<code class="webhooks-secret" id="{}">{}</code> {}',
+            SHOWN_SECRET,
+            subscription.secret,
+            copy_button(SHOWN_SECRET),
+        ),
     )
     expires_at = _old_secret_expires_at(subscription)
     if expires_at is None:

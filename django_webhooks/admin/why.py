@@ -22,11 +22,21 @@ SHOWN_RULES = 50
 class Why:
     """A row of the table: a rule, and the verdict on each of its conditions."""
 
-    explanation: fanout.Explanation
+    subscription: Subscription
+    explanation: fanout.Explanation | None
+    """None: the subscription has no rules."""
+
+    @property
+    def fired(self) -> bool:
+        return self.explanation is not None and self.explanation.fired
+
+    @property
+    def rule(self) -> Rule | None:
+        return self.explanation.rule if self.explanation else None
 
     @property
     def verdict(self) -> Verdict | None:
-        return self.explanation.verdict
+        return self.explanation.verdict if self.explanation else None
 
     @property
     def verdicts(self) -> Sequence[Verdict]:
@@ -36,25 +46,29 @@ class Why:
     def reason(self) -> str:
         """What the verdicts do not say already."""
         verdict = self.verdict
+        if self.explanation is None:
+            return _("Only what goes past the rules is sent to it, such as a test event.")
         told = verdict is not None and self.explanation.reason in (verdict.sentence, verdict.reason)
         return "" if told else self.explanation.reason
 
 
 def why(event: Event) -> list[Why]:
-    """For each rule, those that listen to this type first; at most a few more than are shown."""
+    """For each rule of each subscription, those that listen to this type first and those without
+    rules last; at most a few more than are shown.
+    """
     if event.type in OWN_TYPES:
         return []
     rules = Rule.objects.using(event._state.db).filter(subscription=OuterRef("pk"))
     listening = rules.filter(event_type__in=patterns_of(event.type))
-    subscriptions = (
+    subscriptions: Any = (
         Subscription.objects.using(event._state.db)
-        .filter(Exists(rules))
-        .annotate(listens=Exists(listening))
-        .order_by("-listens", "-created_at")[: SHOWN_RULES + 1]
+        .annotate(listens=Exists(listening), has_rules=Exists(rules))
+        .order_by("-listens", "-has_rules", "-created_at")[: SHOWN_RULES + 1]
     )
     found: list[Why] = []
     for subscription in subscriptions:
-        found += map(Why, fanout.explain(event, subscription))
+        explanations = fanout.explain(event, subscription) if subscription.has_rules else [None]
+        found += [Why(subscription, each) for each in explanations]
         if len(found) > SHOWN_RULES:
             break
     return found

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
@@ -22,6 +23,10 @@ SENTENCE = (
     "order updated, when status changes to “paid” and "
     "(total is at least 1000 or customer.email does not end with “@example.com”)"
 )
+
+
+class OrderAdmin(admin.ModelAdmin):
+    search_fields = ("number",)
 
 
 def deep(levels: int) -> object:
@@ -219,7 +224,52 @@ def test_any_path_can_be_asked_for(page, subscription):
         "op": "gt",
         "value": 5,
     }
+    page.get_by_role("button", name="Add a group").focus()
     expect(condition(page, "1").place).to_contain_text("publishes no field")
+
+
+def test_without_an_event_type_there_is_nothing_to_choose_from_and_it_says_so(
+    page, transactional_db
+):
+    page.goto(ADD)
+    builder = page.locator(".webhooks-builder")
+    expect(builder).to_contain_text("Choose an event type first")
+    expect(builder).not_to_contain_text("No conditions")
+    expect(page.get_by_role("button", name="Add a condition")).to_be_disabled()
+    event_type(page).select_option("shop.order.updated")
+    expect(builder).to_contain_text("No conditions: each event of this type is sent.")
+    expect(page.get_by_role("button", name="Add a condition")).to_be_enabled()
+
+
+def test_that_a_field_is_missing_is_said_when_the_condition_is_left(page, subscription):
+    subscription.rules.create(event_type="shop.order.updated")
+    page.goto(change_page(subscription))
+    with page.expect_response("**/rules/check/"):
+        page.get_by_role("button", name="Add a condition").click()
+    place = condition(page, "1").place
+    problem = place.locator(".webhooks-problems li")
+    expect(page.locator(".webhooks-sentence")).to_be_hidden()
+    expect(problem).to_have_count(0)
+    page.get_by_role("button", name="Add a group").focus()
+    expect(problem).to_have_text(["Choose a field."])
+    expect(condition(page, "1").part("field")).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".errornote")).to_be_visible()
+    expect(problem).to_have_text(["Choose a field."])
+
+
+def test_fields_of_another_event_type_are_told_to_be_none_of_this_one(page, subscription):
+    subscription.rules.create(event_type="shop.order.updated", conditions={"all": [PAID, BIG]})
+    page.goto(change_page(subscription))
+    event_type(page).select_option("crm.customer.created")
+    field = condition(page, "1").part("field")
+    expect(field.locator("option:checked")).to_have_text(
+        "status (not a field of crm.customer.created)"
+    )
+    expect(condition(page, "1").place).to_contain_text("publishes no field “status”")
+    field.select_option("name")
+    expect(field.locator("option:checked")).to_have_text("name")
+    expect(condition(page, "1").place).not_to_contain_text("publishes no field")
 
 
 def test_conditions_are_moved_grouped_and_removed_and_the_focus_stays_near(page, subscription):
@@ -273,6 +323,70 @@ def test_an_error_is_shown_at_its_condition_and_what_was_typed_is_kept(page, sub
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.locator(".messagelist .success").first).to_be_visible()
     assert stored()["all"][1]["any"][0]["value"] == "^A-[0-9]+$"
+
+
+def test_after_errors_their_note_comes_first_and_the_focus_is_at_the_first_of_them(
+    page, subscription
+):
+    subscription.rules.create(event_type="shop.order.updated", conditions=BIG)
+    page.goto(change_page(subscription))
+    condition(page, "1").part("value").fill("12,50")
+    page.get_by_role("button", name="Save", exact=True).click()
+    note = page.locator(".errornote")
+    expect(note).to_be_visible()
+    expect(condition(page, "1").part("value")).to_be_focused()
+    health = page.locator(".webhooks-health")
+    assert note.bounding_box()["y"] < health.bounding_box()["y"]
+
+    page.get_by_label("URL:").fill("ftp://example.com")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_label("URL:")).to_be_focused()
+
+
+def test_a_value_that_is_no_number_is_red_once_it_is_written_and_does_not_get_saved(
+    page, subscription
+):
+    subscription.rules.create(event_type="shop.gadget.*")
+    page.goto(change_page(subscription))
+    page.route("**/rules/check/", lambda route: route.abort())  # it is known without asking
+    page.get_by_role("button", name="Add a condition").click()
+    condition(page, "1").part("field").select_option("price")
+    value = condition(page, "1").part("value")
+    value.focus()
+    expect(condition(page, "1").place).not_to_contain_text("Enter a number")  # not yet
+    page.keyboard.press("Shift+Tab")
+    page.get_by_role("button", name="Add a group").focus()
+    expect(condition(page, "1").place).to_contain_text("Enter a number")
+    value.fill("12,50")
+    expect(value).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".errornote")).to_be_visible()
+    expect(value).to_have_value("12,50")
+    expect(condition(page, "1").place.get_by_text("Enter a number")).to_have_count(1)
+    assert stored() == {}
+    page.unroute("**/rules/check/")
+    value.fill("12.50")
+    expect(value).not_to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".messagelist .success").first).to_be_visible()
+    assert stored()["value"] == "12.50"
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "words"),
+    [
+        ("count", "1.5", "Enter a whole number"),
+        ("on", "", "Enter a date"),
+        ("took", "", "Enter a duration"),
+    ],
+)
+def test_each_kind_of_field_says_what_it_takes(page, subscription, field, typed, words):
+    subscription.rules.create(event_type="shop.gadget.*")
+    page.goto(change_page(subscription))
+    page.get_by_role("button", name="Add a condition").click()
+    condition(page, "1").fill(field, "is", typed)
+    page.get_by_role("button", name="Add a group").focus()
+    expect(condition(page, "1").place.get_by_text(words)).to_have_count(1)
 
 
 def test_the_json_view_shows_the_same_tree_both_ways(page, subscription):
@@ -414,7 +528,7 @@ def test_what_would_be_sent_for_one_object_is_shown_and_not_sent(page, subscript
     subscription.rules.update(conditions=BIG)
     events = Event.objects.count()
     page.goto(change_page(subscription))
-    page.get_by_label("Key of an object").fill(str(orders[0].pk))
+    page.get_by_label("Key or name of an object").fill(str(orders[0].pk))
     page.get_by_role("button", name="Show what would be sent").click()
     answer = page.get_by_role("region", name="Result")
     expect(answer).to_contain_text("For “A-1” this would be sent:")
@@ -422,11 +536,24 @@ def test_what_would_be_sent_for_one_object_is_shown_and_not_sent(page, subscript
     expect(answer).to_contain_text("Authorization: ••••••")
     expect(answer).to_contain_text("webhook-signature: v1,••••••")
     expect(answer).to_contain_text('"total":"1540.00"')
-    page.get_by_label("Key of an object").fill(str(orders[1].pk))
-    page.get_by_label("Key of an object").press("Enter")
+    page.get_by_label("Key or name of an object").fill(str(orders[1].pk))
+    page.get_by_label("Key or name of an object").press("Enter")
     expect(answer).to_contain_text("nothing would be sent, for the conditions do not hold")
     expect(answer).to_contain_text("total 740.00 is not at least 1000")
     assert Event.objects.count() == events
+
+
+def test_an_object_is_found_by_its_name_while_it_is_typed(page, subscription, orders, monkeypatch):
+    page.goto(change_page(subscription))
+    # Only now, for the page would link to its list, which has no URL.
+    monkeypatch.setitem(admin.site._registry, Order, OrderAdmin(Order, admin.site))
+    key = page.get_by_label("Key or name of an object")
+    key.press_sequentially("a-2")
+    offered = page.locator("datalist[id$=objects] option")
+    expect(offered).to_have_count(1)
+    expect(offered).to_have_attribute("value", str(orders[1].pk))
+    key.press("Enter")
+    expect(page.get_by_role("region", name="Result")).to_contain_text("For “A-2”")
 
 
 def test_who_may_not_see_events_can_not_try(open_page, subscription):

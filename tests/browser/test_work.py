@@ -49,7 +49,7 @@ def test_a_failing_receiver_is_seen_understood_and_its_delivery_sent_again(
     row = page.get_by_role("row", name=re.compile("Warehouse"))
     expect(row).to_contain_text("failing")
     row.get_by_role("link", name="Warehouse").click()
-    expect(page.locator(".webhooks-health")).to_contain_text("Nothing but failures since")
+    expect(page.locator(".webhooks-health")).to_contain_text("Its requests fail since")
     expect(page.locator(".webhooks-health")).to_contain_text("33.3 %")
     chart = page.get_by_role("img", name=re.compile("Last 24 hours: 3 attempts, 2 of them failed"))
     expect(chart).to_be_visible()
@@ -114,12 +114,16 @@ def test_what_waits_is_cancelled_after_a_question(page: Page, failing):
 
 
 def test_a_new_secret_is_shown_once_with_the_end_of_the_old_one(page: Page, failing):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(address("subscription_change", failing.pk))
     page.get_by_role("button", name="Rotate the secret").click()
     page.get_by_role("button", name="Rotate the secret").click()
     shown = page.locator(".messagelist .webhooks-secret")
     expect(shown).to_have_text(Subscription.objects.get().secret)
     expect(page.locator(".messagelist")).to_contain_text("the old one signs, too")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == Subscription.objects.get().secret
     page.reload()
     expect(page.locator(".webhooks-secret")).to_have_count(0)
     expect(page.locator(".field-secret_state")).to_contain_text("the old one signs, too")

@@ -29,10 +29,12 @@ class Command(BaseCommand):
         if found.fanned_out_at is None:
             self.stdout.write("It has not been fanned out yet: no worker has come by.")
         explanations = explain(found, only)
-        if not explanations:
-            self.stdout.write("There is no rule to ask.")
         for each in explanations:
             self._show(each)
+        subscriptions = Subscription.objects.using(found._state.db).filter(rules=None)
+        without = subscriptions.filter(pk=only.pk) if only else subscriptions
+        for bare in without.order_by("created_at"):
+            self.stdout.write(f"\n{bare} ({bare.pk})\n  has no rules")
 
     def _show(self, each: Explanation) -> None:
         self.stdout.write(f"\n{each.rule.subscription} ({each.rule.subscription_id})")

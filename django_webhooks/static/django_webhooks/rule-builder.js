@@ -17,6 +17,7 @@
             Object.assign(this, {area, pattern, catalogue, texts: catalogue.texts});
             this.id = `webhooks-builder-${count++}`;
             this.places = new Map();  // node → its element
+            this.fresh = new Set();  // conditions that are being written for the first time
             this.problems = [];
             this.body = element("div", {class: "webhooks-conditions"});
             this.sentence = element("p", {class: "webhooks-sentence", "aria-live": "polite"});
@@ -127,6 +128,7 @@
         add(parent, node) {
             parent.nodes.push(node);
             const first = node.type === "group" ? node.nodes[0] : node;
+            this.fresh.add(first);
             this.restructured(this.texts.added, first, "field");
         }
 
@@ -243,13 +245,15 @@
             }));
             const isFull = group.connective === "not" && group.nodes.length > 0;
             const isDeep = level + 1 >= this.catalogue.maxDepth;
+            const hint = this.pattern.value ? texts.always : texts.chooseType;
+            const off = !this.pattern.value && !group.nodes.length;  // which has no fields yet
             const add = element(
                 "div", {class: "webhooks-add"},
                 isFull ? null : this.button(texts.add, () => this.add(group, tree.condition()), {
-                    "data-role": "add", class: "button",
+                    "data-role": "add", class: "button", disabled: off,
                 }),
                 isFull || isDeep ? null : this.button(texts.addGroup, () => this.addGroup(group), {
-                    class: "button",
+                    class: "button", disabled: off,
                 }),
             );
             const made = element(
@@ -257,7 +261,7 @@
                 element("legend", {class: "visually-hidden"}, name),
                 element(
                     "div", {class: "webhooks-head"}, group.nodes.length ? connectives : null,
-                    group.nodes.length ? null : element("p", {class: "webhooks-hint"}, texts.always),
+                    group.nodes.length ? null : element("p", {class: "webhooks-hint"}, hint),
                     level === 1 ? null : this.tools(group, name),
                 ),
                 group.nodes.length ? list : null, add, this.notesFor(),
@@ -279,8 +283,19 @@
                 this.fieldControl(node, name), this.operatorControl(node, name), this.valueControl(node, name),
                 this.tools(node, name, level), this.notesFor(),
             );
+            made.addEventListener("focusout", () => this.leaveSoon(node));
             this.places.set(node, made);
             return made;
+        }
+
+        /** Nothing is wrong with a condition that is not written to its end. */
+        leaveSoon(node) {
+            setTimeout(() => {  // by then the focus is where it goes
+                if (!this.places.get(node)?.contains(document.activeElement)) {
+                    this.fresh.delete(node);
+                    this.mark();
+                }
+            });
         }
 
         /** Draws parts of one condition anew. Never the one that has the focus: a list that is
@@ -324,7 +339,7 @@
             const known = [...fields.keys()].map(path => [path, path]);
             const first = node.field ? [] : [["", texts.chooseField]];
             const odd = node.field && !fields.has(node.field)
-                ? [[node.field, `${node.field} ${texts.notPublished}`]] : [];
+                ? [[node.field, `${node.field} ${texts.notPublished.replace("%s", this.pattern.value)}`]] : [];
             const made = select(
                 [...first, ...odd, ...known, ["\0other", texts.otherPath]], node.field,
                 {"data-role": "field", "aria-label": label},
@@ -414,6 +429,7 @@
                     node.value = value;
                     node.hasValue = true;
                     this.changed();
+                    this.mark();
                 },
             });
             return element("div", {class: "webhooks-value"}, ...made);
@@ -501,11 +517,41 @@
                 each.removeAttribute("aria-invalid");
                 each.removeAttribute("aria-describedby");
             }
-            this.problems.forEach((problem, index) => this.markOne(problem, `${this.id}-problem-${index}`));
+            const own = this.isForm ? this.obvious() : [];
+            const paths = own.map(each => each.path);
+            const others = this.problems.filter(each => !paths.includes(each.path.replace(/\[\d+\]$/, "")));
+            [...own, ...others].forEach((problem, index) => this.markOne(problem, `${this.id}-problem-${index}`));
+        }
+
+        /** What is wrong as far as that can be told at once, in the form of the server's problems. */
+        obvious() {
+            const found = [];
+            tree.walk(this.root, (node, path) => {
+                const [part, message] = node.type === "condition" ? this.wrongOf(node) : [];
+                if (message) {
+                    found.push({field: "conditions", path: path ? `${path}.${part}` : part, message});
+                }
+            });
+            return found;
+        }
+
+        /** The part of a condition that is wrong, and what is said of it. */
+        wrongOf(node) {
+            if (!node.field) {
+                return ["field", this.texts.missingField];
+            }
+            const way = this.wayOf(node, this.waysOf(node));
+            const isOwn = way && !("value" in way);
+            const kind = isOwn
+                && values.misfit({takes: way.takes, field: this.fieldOf(node), value: node.value});
+            return ["value", kind && this.texts.enter[kind]];
         }
 
         markOne(problem, id) {
-            const {place, part} = this.placeOf(problem);
+            const {place, part, node} = this.placeOf(problem);
+            if (this.fresh.has(node)) {
+                return;
+            }
             const notes = place.querySelector(":scope > .webhooks-problems") || this.notes;
             // Of JSON, the path is all that tells the place.
             const text = this.isForm || !problem.path
@@ -529,7 +575,7 @@
                 if (isWithin && start.length > found.length) {
                     const rest = path.slice(start ? start.length + 1 : 0).replace(/\[.*/, "");
                     const part = node.type === "group" ? "connective" : rest || "field";
-                    found = {place, part, length: start.length};
+                    found = {place, part, node, length: start.length};
                 }
             });
             return found;

@@ -21,6 +21,8 @@
         }
     }
 
+    const PAUSE = 300;  // ms without typing, after which objects are looked for
+
     /** The panel below a rule: try it on past events, or on one object. */
     function panel(builder, {texts, urls, subscription}) {
         const answer = element("div", {class: "webhooks-answer", role: "region", "aria-live": "polite", "aria-label": texts.result});
@@ -30,6 +32,7 @@
             autocomplete: "off", list: `${builder.id}-objects`,
         });
         const offered = element("datalist", {id: `${builder.id}-objects`});
+        let timer;
         const one = element("div", {class: "webhooks-one"}, types, key, offered);
 
         async function ask(url, fields) {
@@ -43,7 +46,11 @@
         }
 
         async function offer() {
-            const found = await post(urls.objects, {type: types.value}, builder.area.form);
+            const asked = {type: types.value, object: key.value};
+            const found = await post(urls.objects, asked, builder.area.form);
+            if (asked.object !== key.value || asked.type !== types.value) {
+                return;  // typed on meanwhile
+            }
             offered.replaceChildren(...(found?.objects || []).map(
                 ([value, label]) => element("option", {value, label}),
             ));
@@ -60,6 +67,10 @@
         builder.pattern.addEventListener("change", refresh);
         types.addEventListener("change", offer);
         key.addEventListener("focus", offer);
+        key.addEventListener("input", () => {
+            clearTimeout(timer);
+            timer = setTimeout(offer, PAUSE);
+        });
         key.addEventListener("keydown", event => {
             if (event.key === "Enter") {  // which would save the whole page
                 event.preventDefault();

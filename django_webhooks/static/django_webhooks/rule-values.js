@@ -15,6 +15,8 @@
         },
     };
 
+    const NUMBER = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;  // as the server has it
+
     /** An element with attributes, properties (`.value`) and children. */
     function element(tag, attributes = {}, ...children) {
         const made = document.createElement(tag);
@@ -173,6 +175,23 @@
         return [input, types];
     }
 
+    /** What a value should be and, as far as can be told here, is not: a key of `texts.enter`. */
+    function misfit({takes, field, value}) {
+        const {kind, choices, whole} = field;
+        if (takes === "nothing" || takes === "pattern" || choices.length) {
+            return null;
+        }
+        const items = takes === "list" && Array.isArray(value) ? value : [value];
+        if (kind === "number") {
+            const texts = items.map(tree.typed);
+            if (!texts.every(each => NUMBER.test(each))) {
+                return whole ? "whole" : kind;
+            }
+            return whole && texts.some(each => Number(each) % 1) ? "whole" : null;
+        }
+        return items.includes("") ? kind : null;
+    }
+
     function label(value, texts) {
         if (value === "") {
             return texts.empty;
@@ -184,5 +203,5 @@
         return typeof value === "number" || Boolean(JSON.isRawJSON && JSON.isRawJSON(value));
     }
 
-    window.djangoWebhooks.values = {widget, element, select};
+    window.djangoWebhooks.values = {widget, misfit, element, select};
 })();
