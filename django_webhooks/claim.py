@@ -377,8 +377,9 @@ POLITE = 0.01
 
 
 def _turn(max_per_second: float | None) -> timedelta:
-    """The time between two requests; at most a day, whatever the rate."""
-    return timedelta(seconds=min(1 / max_per_second if max_per_second else 0, 86400))
+    """The time between two requests; from a microsecond to a day, whatever the rate."""
+    seconds = min(1 / max_per_second if max_per_second else 0, 86400)
+    return max(timedelta(seconds=seconds), timedelta(microseconds=1))
 
 
 def _turns(max_per_second: float, next_slot_at: Any, now: Any) -> int:

@@ -682,6 +682,12 @@ def _matches(seen: _Seen, pattern: Any) -> bool | None:
     return _texts(seen.now, pattern, lambda text, pattern: bool(_compile(pattern).search(text)))
 
 
+@lru_cache(maxsize=16)
+def _folded(text: str) -> str:
+    """Kept, for many rules may look into one long text."""
+    return text.casefold()
+
+
 @lru_cache(maxsize=128)
 def _compile(pattern: str) -> Any:
     options = re2.Options()
@@ -744,7 +750,7 @@ OPERATORS: Mapping[str, Operator] = {
         _p("contains (in any case)"),
         _p("does not contain (in any case)"),
         "number_or_text",
-        _text_test(lambda text, part: part.casefold() in text.casefold()),
+        _text_test(lambda text, part: _folded(part) in _folded(text)),
         _TEXTS,
     ),
     "startswith": Operator(

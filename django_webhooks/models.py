@@ -155,6 +155,8 @@ SHARED_FIELDS = (
 """Columns that a worker or a verb may have written since a row was read."""
 
 
+MIN_PER_SECOND, MAX_PER_SECOND = 0.001, 1000
+
 FOR_OPERATORS = "operator"
 """The code of messages that are for those who run the site: customers can't follow them."""
 
@@ -319,10 +321,14 @@ class Subscription(models.Model):
             ]
         if not self.name.isprintable():
             problems["name"] = [str(_("Has a line break or a control character: remove it."))]
-        for name in ("timeout", "max_per_second"):
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not value > 0:
-                problems[name] = [str(_("Must be above 0, or empty."))]
+        if isinstance(self.timeout, int | float) and not self.timeout > 0:
+            problems["timeout"] = [str(_("Must be above 0, or empty."))]
+        rate = self.max_per_second
+        if isinstance(rate, int | float) and not MIN_PER_SECOND <= rate <= MAX_PER_SECOND:
+            problems["max_per_second"] = [
+                str(_("Must be from %(least)g to %(most)g, or empty."))
+                % {"least": MIN_PER_SECOND, "most": MAX_PER_SECOND}
+            ]
         if problems:
             raise ValidationError(problems)
 

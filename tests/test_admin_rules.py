@@ -151,6 +151,18 @@ def test_a_rule_that_is_there_with_a_value_of_another_kind_is_warned_of_and_kept
     assert any("“many”" in each for each in messages_of(response))
 
 
+def test_of_a_rule_with_many_doubts_a_few_are_told(admin_client, subscription):
+    """Messages are kept in the session, and shown on one page."""
+    tree = {"all": [{"field": f"{number}{'x' * 200}", "op": "exists"} for number in range(400)]}
+    rule = subscription.rules.create(event_type="shop.order.created", conditions=tree)
+    written = {"id": rule.pk, "event_type": rule.event_type, "conditions": json.dumps(tree)}
+    where = page("subscription_change", subscription.pk)
+    response = admin_client.post(where, typed([written], initial=1), follow=True)
+    [told] = [each for each in messages_of(response) if "xxx" in each]
+    assert "And 397 more." in told
+    assert len(told) < 2000
+
+
 NEVER, EVER = {"field": "totl", "op": "eq", "value": 1}, {"field": "total", "op": "eq", "value": 1}
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.db import OperationalError, connection
 from django.utils import timezone
 
@@ -216,14 +217,22 @@ def test_backlog_of_a_limited_subscription_holds_up_no_other(subscribe, receiver
     assert 12 <= paths.count("/hook/limited") <= 18
 
 
-def test_rate_that_is_next_to_nothing_breaks_nothing(subscribe, receiver):
-    slow = subscribe("*", url=f"{receiver.url}/slow", max_per_second=1e-12)
-    make_due(slow, 3, age=100)
+@pytest.mark.parametrize(("rate", "sent"), [(1e-300, 1), (1e-12, 1), (1e12, 3), (1e300, 3)])
+def test_rate_that_no_form_takes_breaks_nothing(subscribe, receiver, rate, sent):
+    odd = subscribe("*", url=f"{receiver.url}/odd")
+    Subscription.objects.filter(pk=odd.pk).update(max_per_second=rate)
+    make_due(odd, 3, age=100)
     make_due(subscribe("*", url=f"{receiver.url}/free"), 3)
     drain()
     drain()
     paths = [request.path for request in receiver.requests]
-    assert (paths.count("/hook/slow"), paths.count("/hook/free")) == (1, 3)
+    assert (paths.count("/hook/odd"), paths.count("/hook/free")) == (sent, 3)
+
+
+@pytest.mark.parametrize("rate", [1e-12, 0, -1, 1000.5, 1e12, float("inf"), float("nan")])
+def test_rate_that_cannot_be_kept_is_refused(subscribe, rate):
+    with pytest.raises(ValidationError, match=r"from 0\.001 to 1000"):
+        subscribe("*", max_per_second=rate)
 
 
 # What has not begun

@@ -519,6 +519,15 @@ def test_status_tells_the_backlog_and_fails_over_the_lag(subscribe):
     assert re.search(r"worker seen: +\d s ago", status("--max-lag", "1"))
 
 
+@pytest.mark.parametrize("odd", ["nan", "inf", "1e300", "-1", "soon"])
+@pytest.mark.parametrize(
+    ("command", "option"), [("webhooks_status", "--max-lag"), ("webhooks_drain", "--max-seconds")]
+)
+def test_seconds_that_are_none_are_refused_by_name(command, option, odd):
+    with pytest.raises(CommandError, match=f"{option}: {odd!r} is not a number of seconds"):
+        call_command(command, f"{option}={odd}")
+
+
 def test_prune_ends_what_waits_for_a_subscription_that_was_deleted_by_sql(subscribe):
     subscribe("shop.order.*")
     order()

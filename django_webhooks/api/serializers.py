@@ -30,6 +30,8 @@ from django_webhooks.fanout import SENTENCE
 from django_webhooks.fields import Described, Doubt, doubts
 from django_webhooks.models import (
     FOR_OPERATORS,
+    MAX_PER_SECOND,
+    MIN_PER_SECOND,
     Attempt,
     Delivery,
     Event,
@@ -41,7 +43,6 @@ from django_webhooks.registry import EventType, registry
 logger = logging.getLogger("django_webhooks")
 
 MAX_RULES = 100
-MIN_PER_SECOND, MAX_PER_SECOND = 0.001, 1000
 DEFAULT_OVERLAP, MAX_OVERLAP = 24 * 60 * 60, 30 * 24 * 60 * 60  # seconds
 
 

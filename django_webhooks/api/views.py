@@ -148,7 +148,8 @@ class SubscriptionViewSet(
     @action(detail=True, methods=["post"], serializer_class=serializers.DeliverySerializer)
     def test(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Sends a test event, past the rules. A subscription that is paused gets it later."""
-        delivery = outbox.publish_test(self.get_object())
+        with self.locked() as subscription:  # or it might be deleted meanwhile
+            delivery = outbox.publish_test(subscription)
         return Response(self.get_serializer(delivery).data, status=status.HTTP_202_ACCEPTED)
 
     @action(detail=True, methods=["post"])

@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections, connections
 
 from django_webhooks.backends import get_backend
+from django_webhooks.management import arguments
 from django_webhooks.models import Watch, outbox_aliases
 from django_webhooks.worker import POLL, DrainResult, drain, seconds_to_near_work
 
@@ -40,7 +41,9 @@ class Command(BaseCommand):
             "--loop", action="store_true", help="go on for ever, until SIGTERM or Ctrl-C"
         )
         parser.add_argument(
-            "--max-seconds", type=float, help="begin nothing new after this many seconds"
+            "--max-seconds",
+            type=arguments.seconds,
+            help="begin nothing new after this many seconds",
         )
 
     def handle(self, *args: Any, loop: bool, max_seconds: float | None, **options: Any) -> None:

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from django_webhooks.health import MOST, Health, check_health
+from django_webhooks.management import arguments
 
 
 class Command(BaseCommand):
@@ -18,7 +19,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--max-lag",
-            type=float,
+            type=arguments.seconds,
             metavar="SECONDS",
             help="exit with 1 if something due has waited for longer",
         )
