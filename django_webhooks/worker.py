@@ -20,6 +20,7 @@ from typing import Any
 from django.db import connections
 from django.db.models import Exists, OuterRef
 from django.db.transaction import TransactionManagementError
+from django.utils import timezone
 
 from django_webhooks import delivery, hops
 from django_webhooks.backends import get_backend
@@ -49,6 +50,10 @@ LINGER = timedelta(seconds=2 * HOLD_BACK)
 
 NEAR = timedelta(seconds=10)
 """A retry due within this time is waited for."""
+
+SOON = timedelta(minutes=10)
+"""A retry due within this time is what a backend with timers is asked to come back for; brokers
+don't keep tasks for long."""
 
 HELD = timedelta(seconds=5)
 """A lingering task that has not been seen for this long is dead."""
@@ -185,6 +190,8 @@ def _attend(deadline: float) -> DrainResult:
             break
     if not left() and _is_work_left():
         _wake_again()
+    else:
+        _wake_when_due()
     return result
 
 
@@ -335,8 +342,13 @@ def _refuse_in_transaction(using: str) -> None:
 
 def seconds_to_near_work() -> float:
     """How long until a retry is due, or a subscription may be asked again; 0 if not near."""
-    waits = [wait for wait in map(_wait_of, outbox_aliases()) if wait is not None and wait <= NEAR]
-    return min(waits, default=timedelta(0)).total_seconds()
+    wait = _wait_for_work()
+    return wait.total_seconds() if wait is not None and wait <= NEAR else 0
+
+
+def _wait_for_work() -> timedelta | None:
+    waits = (_wait_of(using) for using in outbox_aliases())
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 def _wait_of(using: str) -> timedelta | None:
@@ -360,6 +372,17 @@ def _is_work_left() -> bool:
         or Delivery.objects.using(using).due().exists()
         for using in outbox_aliases()
     )
+
+
+def _wake_when_due() -> None:
+    """Have a backend with timers come back for the next retry; the others have the sweep."""
+    wait = _wait_for_work()
+    if wait is None or wait > SOON:
+        return
+    try:
+        get_backend().wake_at(outbox_aliases()[0], timezone.now() + wait)
+    except Exception:
+        logger.exception("No worker could be woken for what is due soon; the sweep takes it.")
 
 
 def _wake_again() -> None:

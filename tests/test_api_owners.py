@@ -308,7 +308,7 @@ NEEDED = {
     ("subscription-pause", "post"): "change_subscription",
     ("subscription-resume", "post"): "change_subscription",
     ("subscription-verify", "post"): "change_subscription",
-    ("subscription-recover", "post"): "change_subscription",
+    ("subscription-recover", "post"): "change_delivery",
     ("delivery-list", "get"): "view_delivery",
     ("delivery-detail", "get"): "view_delivery",
     ("delivery-redeliver", "post"): "change_delivery",
@@ -367,7 +367,8 @@ def test_what_staff_have_disabled_its_owner_can_not_resume(
     assert refused.status_code == 409
     assert "ask them" in refused.data["detail"]
     configure(VERIFY_ENDPOINTS=True)
-    shown = api.patch(at(mine), {"url": URL + "/other"}).data
+    assert api.patch(at(mine), {"url": URL + "/other"}).status_code == 409
+    shown = api.get(at(mine)).data
     assert (shown["status"], shown["disabled_reason"]) == ("disabled", "Too many complaints.")
     assert api.post(at(mine, "verify")).status_code == 409
     assert api.post(at(mine, "pause")).status_code == 409

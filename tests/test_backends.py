@@ -230,6 +230,26 @@ def test_retry_is_sent_when_it_is_due(engine, receiver):
     assert 4.9 < times[1] - times[0] < 7.5
 
 
+def test_queues_with_timers_come_back_for_a_retry_that_is_not_near(engine, receiver):
+    """Without a sweep; for the others a retry waits for one."""
+    if engine.backend == DJANGO_Q:
+        pytest.skip("django-q2's schedules are looked at each half minute: the sweep does as well")
+    times: list[float] = []
+
+    def answer(request):
+        times.append(time.monotonic())
+        return 500 if len(times) == 1 else 200
+
+    receiver.answer = answer
+    delay = worker.NEAR.total_seconds() + 4
+    with engine.working(RETRY_SCHEDULE=str(delay)) as process:
+        engine.save(RETRY_SCHEDULE=str(delay))
+        assert wait_until(lambda: len(times) == 2, delay + 15)
+        assert delay - 0.1 < times[1] - times[0] < delay * 1.2 + 3
+        assert wait_until(lambda: Delivery.objects.get().status == "succeeded", 5)
+        assert engine.count_tasks(process) == 2
+
+
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses", "silent"])
 def test_save_outlives_a_dead_broker_and_the_next_drain_delivers(engine, receiver, silent):
     if silent and engine.table:

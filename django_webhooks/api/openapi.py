@@ -128,7 +128,7 @@ def _subscriptions(view: Any) -> dict[str, Any]:
             also={304: _("As it is known.")},
         ),
         "partial_update": _operation(
-            _("Change a subscription"), 200, one, 400, 404, 412, 415, parameters=tags
+            _("Change a subscription"), 200, one, 400, 404, 409, 412, 415, parameters=tags
         ),
         "destroy": _operation(
             _("Delete a subscription"), 204, None, 404, 412, parameters=[IF_MATCH]
@@ -141,9 +141,18 @@ def _subscriptions(view: Any) -> dict[str, Any]:
             404,
             412,
             415,
+            parameters=tags,
+        ),
+        "test": _operation(
+            _("Send a test event"),
+            202,
+            delivery,
+            404,
+            412,
+            415,
+            request=None,
             parameters=[IF_MATCH],
         ),
-        "test": _operation(_("Send a test event"), 202, delivery, 404, 415, request=None),
         "pause": _operation(
             _("Pause"), 200, one, 404, 409, 412, 415, request=None, parameters=tags
         ),
@@ -451,7 +460,7 @@ def _request(event_type: str, description: str, component: str) -> Schema:
     return {
         "operationId": event_type.replace(".", "_"),
         "description": description,
-        "tags": ["webhooks"],
+        "tags": ["events"],
         "parameters": [
             {
                 "name": name,

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.filters import BaseFilterBackend
 from rest_framework.pagination import CursorPagination
@@ -19,6 +20,9 @@ class Pages(CursorPagination):
     page_size = 50
     page_size_query_param = "page_size"
     max_page_size = 100
+    invalid_cursor_message: Any = gettext_lazy(
+        "This is no cursor: begin without, then follow `next` and `previous`."
+    )
 
     def get_page_size(self, request: Request) -> int | None:
         asked = request.query_params.get(self.page_size_query_param, str(self.page_size))
@@ -43,10 +47,9 @@ class Pages(CursorPagination):
             return super().paginate_queryset(queryset, request, view)
         try:
             return super().paginate_queryset(queryset, request, view)
-        except (NotFound, ValueError, OverflowError, ModelValidationError) as error:
-            # Made up or cut short; DRF hands a position to the database unread.
-            problem = _("This is no cursor: begin without, then follow `next` and `previous`.")
-            raise ValidationError({self.cursor_query_param: [problem]}) from error
+        except (ValueError, OverflowError, ModelValidationError) as error:
+            # A position that was made up; DRF hands it to the database unread.
+            raise NotFound(self.invalid_cursor_message) from error
 
 
 class Ordering(BaseFilterBackend):

@@ -34,11 +34,6 @@ class StaffPermission(BasePermission):
         return bool(user.is_active and user.is_staff and user.has_perm(permission))
 
 
-class MayChangeDeliveries(BasePermission):
-    def has_permission(self, request: Request, view: Any) -> bool:
-        return bool(request.user.has_perm("django_webhooks.change_delivery"))
-
-
 class StaffView(OwnedView):
     """A request acts for nobody in particular, and sees all."""
 
@@ -91,10 +86,10 @@ class SubscriptionViewSet(StaffView, views.SubscriptionViewSet):
     verifies_endpoints = False
     unlocks = True
 
-    def get_permissions(self) -> Any:
-        # As in the admin: it changes deliveries.
-        recovers = self.action == "recover"
-        return [*super().get_permissions(), *([MayChangeDeliveries()] if recovers else [])]
+    @property
+    def managed(self) -> str:  # type: ignore[override]
+        """What is changed by recovering is deliveries, as in the admin."""
+        return "delivery" if self.action == "recover" else "subscription"
 
     def make(self, serializer: Any, once: dict[str, Any]) -> Subscription:
         made: Subscription = serializer.save(**once)

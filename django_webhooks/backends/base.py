@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.core.checks import CheckMessage
+from django.utils import timezone
 
 from django_webhooks.conf import MAX_TIMEOUT
 
@@ -34,7 +35,10 @@ class BaseTaskBackend:
         raise NotImplementedError
 
     def wake_at(self, using: str, when: datetime) -> bool:
-        """Wake at `when`, too. True only if the engine has timers of its own."""
+        """Called by a task that stops, for what is due in the next minutes. May raise.
+
+        True if a worker is woken then, by timers of the engine; else the sweep finds it.
+        """
         return False
 
     listens = False
@@ -64,6 +68,8 @@ class QueueBackend(BaseTaskBackend):
 
     def __init__(self) -> None:
         self._quiet_until: dict[str, float] = {}
+        self._timers: dict[str, datetime] = {}
+        """For when this process has last asked to be woken."""
 
     def enqueue(self, using: str) -> None:
         """Put one task on the queue that calls `django_webhooks.worker.attend(using)`."""
@@ -89,6 +95,19 @@ class QueueBackend(BaseTaskBackend):
                 took,
                 BREAK,
             )
+
+    def enqueue_at(self, using: str, when: datetime) -> bool:
+        """Put the same task on the queue, for `when`; False if the queue has no timers."""
+        return False
+
+    def wake_at(self, using: str, when: datetime) -> bool:
+        timer = self._timers.get(using)
+        if timer is not None and timezone.now() < timer <= when:
+            return True  # that task will ask for what is due after it
+        is_set = self.enqueue_at(using, when)
+        if is_set:
+            self._timers[using] = when
+        return is_set
 
     def wake_again(self, using: str) -> None:
         """A wake from a worker that stops with work left: never held back."""

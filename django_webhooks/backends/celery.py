@@ -1,10 +1,12 @@
 """Celery as the doorbell. It carries no data, and nothing is lost if it loses a task."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from celery import current_app, shared_task
 from django.core.checks import CheckMessage, Warning
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from django_webhooks.backends.base import SLOW, TASK_SECONDS, QueueBackend
@@ -36,12 +38,19 @@ class CeleryBackend(QueueBackend):
     """Wakes by `apply_async`; Celery's beat sweeps, by the entry `SWEEP`."""
 
     def enqueue(self, using: str) -> None:
+        self._send()
+
+    def enqueue_at(self, using: str, when: datetime) -> bool:
+        self._send(countdown=max((when - timezone.now()).total_seconds(), 0))
+        return True
+
+    def _send(self, **options: Any) -> None:
         # Its own connection: the pool's waits for as long as the project has set, and may have
         # been closed by the broker long ago.
         with current_app.connection_for_write(
             connect_timeout=SLOW, transport_options=BOUNDS
         ) as connection:
-            attend.apply_async(connection=connection, retry=False)
+            attend.apply_async(connection=connection, retry=False, **options)
 
     def check(self) -> Sequence[CheckMessage]:
         return [*_check_limits(), *_check_eager(), *_check_sweep()]

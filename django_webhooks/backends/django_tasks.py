@@ -1,6 +1,7 @@
 """Django's tasks as the doorbell: `django.tasks`, or its backport `django_tasks` on Django 5.2."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from django import VERSION
 from django.apps import apps
@@ -36,6 +37,12 @@ class DjangoTasksBackend(QueueBackend):
 
     def enqueue(self, using: str) -> None:
         self.task.enqueue()
+
+    def enqueue_at(self, using: str, when: datetime) -> bool:
+        if not self.task.get_backend().supports_defer:
+            return False
+        self.task.using(run_after=when).enqueue()
+        return True
 
     def check(self) -> Sequence[CheckMessage]:
         found: list[CheckMessage] = []
