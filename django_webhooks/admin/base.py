@@ -39,6 +39,7 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     class Media:
         css = {"all": ["django_webhooks/admin.css"]}
+        js = ["django_webhooks/labels.js"]
 
     def get_page_actions(self, request: HttpRequest, obj: Any) -> Sequence[str]:
         """The names of those that make sense for this object."""

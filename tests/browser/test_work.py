@@ -159,6 +159,36 @@ def test_the_overview_leads_to_a_failing_endpoint(page: Page, failing):
     expect(page.locator(".webhooks-health")).to_be_visible()
 
 
+def test_on_a_phone_nothing_of_a_list_is_cut_off(open_page, staff, failing):
+    page = open_page(staff, width=NARROW)
+    page.goto(address("delivery_changelist"))
+    row = page.locator("#result_list tbody tr").first
+    expect(row.locator(".field-subscription_text")).to_have_attribute("data-label", "Subscription")
+    for url in ("subscription_changelist", "delivery_changelist", "event_changelist", "overview"):
+        page.goto(address(url))
+        for each in page.locator(
+            "#result_list :is(td, th):not([class*=action-]):visible, .webhooks-tiles > div"
+        ).all():
+            box = each.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= NARROW
+            assert each.evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
+def test_the_box_to_delete_a_rule_stands_beside_its_sentence_however_long(
+    open_page, staff, failing
+):
+    tree = {"field": "note", "op": "eq", "value": "as long as can be " * 5}
+    failing.rules.update(conditions=tree)
+    for width in (WIDE, NARROW):
+        page = open_page(staff, width=width)
+        page.goto(address("subscription_change", failing.pk))
+        sentence = page.locator("#rules-0 h3 .inline_label").bounding_box()
+        delete = page.locator("#rules-0 h3 .delete").bounding_box()
+        beside = delete["x"] >= sentence["x"] + sentence["width"]
+        assert beside or delete["y"] >= sentence["y"] + sentence["height"]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_each_page_is_accessible_and_fits(open_page, staff, accessible, failing, width, theme):
