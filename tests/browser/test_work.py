@@ -113,6 +113,15 @@ def test_what_waits_is_cancelled_after_a_question(page: Page, failing):
     assert Delivery.objects.get(reason="Cancelled by staff.").status == "cancelled"
 
 
+def test_who_disables_a_subscription_writes_the_reason_at_once(page: Page, failing):
+    page.goto(address("subscription_change", failing.pk))
+    page.get_by_role("button", name="Disable").click()
+    expect(page.get_by_label("Because")).to_be_focused()
+    page.keyboard.type("No more orders.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".webhooks-health")).to_contain_text("No more orders.")
+
+
 def test_a_new_secret_is_shown_once_with_the_end_of_the_old_one(page: Page, failing):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(address("subscription_change", failing.pk))
