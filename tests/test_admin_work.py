@@ -482,6 +482,21 @@ def overview_of(client: Client) -> str:
     return text_of(client.get("/admin/django_webhooks/subscription/overview/"))
 
 
+def test_the_overview_misses_no_worker_where_none_is_needed(
+    admin_client, subscription, deliver, configure
+):
+    configure(TASK_BACKEND="django_webhooks.backends.immediate.ImmediateBackend")
+    shown = text_of(admin_client.get(page("overview")))
+    assert "no worker needed" in shown
+    assert "Start the workers" not in shown
+    assert "Something waits" not in shown
+    deliver("pending", ago=HOUR)
+    Delivery.objects.update(next_attempt_at=timezone.now() - HOUR)
+    shown = text_of(admin_client.get(page("overview")))
+    assert "Something waits to be sent." in shown
+    assert "webhooks_drain</code>" in shown
+
+
 def test_the_overview_tells_whether_a_worker_is_alive_and_what_to_do_if_none_is(
     admin_client, deliver
 ):

@@ -37,6 +37,9 @@ class BaseTaskBackend:
         """Wake at `when`, too. True only if the engine has timers of its own."""
         return False
 
+    needs_worker = True
+    """Whether what is due waits for another process; if not, nobody misses one."""
+
     listens = False
     """Whether `listen()` hears the wakes. If not, `webhooks_drain --loop` polls."""
 
