@@ -406,6 +406,7 @@ def test_deliveries_are_filtered_by_their_last_error(admin_client, deliver):
     shown = text_of(admin_client.get(page("delivery_changelist")))
     assert "?error=HTTP+503" in shown
     assert "?error=timeout" in shown
+    assert "By error of the last attempt" in shown
     assert found(admin_client, "?error=HTTP+503") == [wrong.pk]
     assert found(admin_client, "?error=timeout") == [late.pk]
     assert found(admin_client, "?error=dns") == []
