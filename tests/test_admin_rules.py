@@ -204,7 +204,9 @@ def test_patterns_are_grouped_by_app_with_a_pattern_before_its_types(db):
     assert shop.index("shop.order.*") + 1 == shop.index("shop.order.created")
     assert dict(choices["Shop"])["shop.order.*"] == "Any change of order (shop.order.*)"
     assert "crm.customer.created" in shop  # by its model's app
-    assert "billing.invoice_paid" in dict(choices["Billing"])
+    billing = dict(choices["Billing"])
+    assert billing["billing.invoice_paid"] == "Invoice paid (billing.invoice_paid)"
+    assert not any("webhooks." in pattern for pattern in billing | dict(choices["Shop"]))
 
 
 def test_a_pattern_that_is_not_published_any_more_is_kept_on_the_page(admin_client, subscription):
@@ -548,3 +550,4 @@ def test_what_the_app_sends_itself_is_told_to_go_past_the_rules(admin_client, or
     assert "did not fire" not in shown
     listed = text_of(admin_client.get(page("event_changelist")))
     assert f"event_type={delivery.event.type}" in listed
+    assert f"s ({delivery.event.type})</a>" in listed

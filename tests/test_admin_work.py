@@ -406,6 +406,7 @@ def test_deliveries_are_filtered_by_their_last_error(admin_client, deliver):
     shown = text_of(admin_client.get(page("delivery_changelist")))
     assert "?error=HTTP+503" in shown
     assert "?error=timeout" in shown
+    assert "By error of the last attempt" in shown
     assert found(admin_client, "?error=HTTP+503") == [wrong.pk]
     assert found(admin_client, "?error=timeout") == [late.pk]
     assert found(admin_client, "?error=dns") == []
@@ -480,6 +481,21 @@ def queries_of(client: Client, url: str) -> int:
 
 def overview_of(client: Client) -> str:
     return text_of(client.get("/admin/django_webhooks/subscription/overview/"))
+
+
+def test_the_overview_misses_no_worker_where_none_is_needed(
+    admin_client, subscription, deliver, configure
+):
+    configure(TASK_BACKEND="django_webhooks.backends.immediate.ImmediateBackend")
+    shown = text_of(admin_client.get(page("overview")))
+    assert "no worker needed" in shown
+    assert "Start the workers" not in shown
+    assert "Something waits" not in shown
+    deliver("pending", ago=HOUR)
+    Delivery.objects.update(next_attempt_at=timezone.now() - HOUR)
+    shown = text_of(admin_client.get(page("overview")))
+    assert "Something waits to be sent." in shown
+    assert "webhooks_drain</code>" in shown
 
 
 def test_the_overview_tells_whether_a_worker_is_alive_and_what_to_do_if_none_is(

@@ -17,12 +17,18 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.models import Event
-from django_webhooks.registry import OWN_TYPES, registry
+from django_webhooks.registry import CHALLENGE_EVENT, TEST_EVENT, registry
 
 FROM_PAGE = "_from_page"
 
 OVERVIEW = "django_webhooks_overview"
 """The name of the overview's URL."""
+
+OWN_TYPE_NAMES = {
+    TEST_EVENT: _("test events (webhooks.test)"),
+    CHALLENGE_EVENT: _("challenges (webhooks.challenge)"),
+}
+"""What the filters call what no rule can name."""
 
 MOST_ROWS = 10_000
 """Rows of a list that can be paged through; beyond them, filter or search."""
@@ -39,6 +45,7 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     class Media:
         css = {"all": ["django_webhooks/admin.css"]}
+        js = ["django_webhooks/labels.js"]
 
     def get_page_actions(self, request: HttpRequest, obj: Any) -> Sequence[str]:
         """The names of those that make sense for this object."""
@@ -122,7 +129,7 @@ class EventTypeFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         known = [each.type for each in registry.types]
-        return [(name, name) for name in (*known, *OWN_TYPES)]
+        return [*((name, name) for name in known), *OWN_TYPE_NAMES.items()]
 
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Any]

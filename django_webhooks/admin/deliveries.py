@@ -84,9 +84,12 @@ class SubscriptionFilter(admin.RelatedFieldListFilter):
 
 
 class ErrorFilter(admin.SimpleListFilter):
-    """By what the last attempt of those that have not succeeded came to: "HTTP 503", "timeout"."""
+    """By what the last attempt of those that have not succeeded came to: "HTTP 503", "timeout".
 
-    title = _("last error")
+    The attempts before it are not looked at: the delivery itself remembers the last one only.
+    """
+
+    title = _("error of the last attempt")
     parameter_name = "error"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:

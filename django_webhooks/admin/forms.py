@@ -153,7 +153,7 @@ class DisableForm(forms.Form):
     reason = forms.CharField(
         label=_("Because"),
         max_length=Subscription._meta.get_field("disabled_reason").max_length,
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
+        widget=forms.TextInput(attrs={"class": "vTextField", "autofocus": True}),
         help_text=_("The owner reads this, and can't resume it."),
     )
 

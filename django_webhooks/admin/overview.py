@@ -19,6 +19,7 @@ from django_webhooks.admin import display
 from django_webhooks.admin.base import may_see_overview
 from django_webhooks.admin.charts import longest
 from django_webhooks.admin.endpoints import Tile, durations, status_and_trouble
+from django_webhooks.backends import get_backend
 from django_webhooks.figures import Sample, newest
 from django_webhooks.health import MOST, Health, check_health
 from django_webhooks.models import Attempt, Subscription
@@ -56,7 +57,9 @@ class Outbox:
 
     using: str
     worker: str
-    """`alive`, `missing` (something waits for one) or `idle` (nothing does)."""
+    """`alive`, `missing` (something waits for one) or `idle` (nothing does); `needless` and
+    `late` where the backend needs none, and something waits all the same.
+    """
     seen_at: Any
     tiles: Sequence[Tile]
 
@@ -94,9 +97,10 @@ def _outbox(health: Health, now: datetime) -> Outbox:
     is_late = health.is_behind and health.lag > LATE
     counted = display.count(health.due + health.waiting_events, MOST)
     lag = gettext("the oldest for %s") % display.span(health.lag) if health.is_behind else ""
+    worker = ("needless", "late") if not get_backend().needs_worker else ("idle", "missing")
     return Outbox(
         using=health.using,
-        worker="alive" if is_alive else "missing" if health.is_behind else "idle",
+        worker="alive" if is_alive else worker[health.is_behind],
         seen_at=display.moment_and_age(seen_at) if seen_at else "",
         tiles=[
             Tile(

@@ -106,7 +106,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     actions = page_actions
 
     class Media:
-        js = [f"django_webhooks/{name}.js" for name in ("labels", "errors", "copy")]
+        js = [f"django_webhooks/{name}.js" for name in ("errors", "copy")]
 
     def get_urls(self) -> list[Any]:
         view = overview.make_view(self.admin_site)

@@ -41,6 +41,9 @@ class BaseTaskBackend:
         """
         return False
 
+    needs_worker = True
+    """Whether what is due waits for another process; if not, nobody misses one."""
+
     listens = False
     """Whether `listen()` hears the wakes. If not, `webhooks_drain --loop` polls."""
 

@@ -62,6 +62,7 @@ class Order(models.Model):
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="orders")
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
     total = models.DecimalField(max_digits=10, decimal_places=2)
+    express = models.BooleanField("express delivery", default=False)
     placed_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -5,6 +5,7 @@ from django.core.management import call_command
 from django.test import TestCase
 from django.urls import reverse
 
+from django_webhooks.models import Subscription
 from django_webhooks.testing import capture_webhooks
 
 from .models import Customer, Order, Product
@@ -52,6 +53,22 @@ class ShopTests(TestCase):
         assert told["Warehouse"].data["items"] == [
             {"sku": "TEA-GREEN", "quantity": 2, "price": "14.90"}
         ]
+
+    def test_a_rule_may_ask_for_express_orders(self):
+        urgent = Subscription.objects.create(name="Urgent", url="http://127.0.0.1:8001/x/")
+        big = {"field": "total", "op": "gte", "value": 50}
+        express = {"field": "express", "op": "eq", "value": True}
+        paid = {"field": "status", "op": "changed_to", "value": "paid"}
+        urgent.rules.create(
+            event_type="shop.order.updated", conditions={"all": [paid, {"any": [big, express]}]}
+        )
+        small, fast = place(self.ada, {self.tea: 1}), place(self.ada, {self.tea: 1})
+        Order.objects.filter(pk=fast.pk).update(express=True)
+        with capture_webhooks() as sent:
+            self.mark(small, "paid")
+            self.mark(fast, "paid")
+        urgently = [each for each in sent if each.subscription == urgent]
+        assert [each.data["object"]["number"] for each in urgently] == [fast.number]
 
     def test_accounting_hears_of_payments_of_100_and_more_only(self):
         small, large = place(self.ada, {self.tea: 1}), place(self.ada, {self.teapot: 2})

@@ -12,7 +12,16 @@ from .serializers import CustomerSerializer
 class OrderWebhook(ModelWebhook):
     """By fields: shop.order.created, shop.order.updated, shop.order.deleted."""
 
-    fields = ["id", "number", "status", "total", "placed_at", "customer.name", "customer.email"]
+    fields = [
+        "id",
+        "number",
+        "status",
+        "total",
+        "express",
+        "placed_at",
+        "customer.name",
+        "customer.email",
+    ]
 
     def get_owner(self, instance: Order) -> Any:
         return instance.customer.user

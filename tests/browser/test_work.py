@@ -113,6 +113,15 @@ def test_what_waits_is_cancelled_after_a_question(page: Page, failing):
     assert Delivery.objects.get(reason="Cancelled by staff.").status == "cancelled"
 
 
+def test_who_disables_a_subscription_writes_the_reason_at_once(page: Page, failing):
+    page.goto(address("subscription_change", failing.pk))
+    page.get_by_role("button", name="Disable").click()
+    expect(page.get_by_label("Because")).to_be_focused()
+    page.keyboard.type("No more orders.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".webhooks-health")).to_contain_text("No more orders.")
+
+
 def test_a_new_secret_is_shown_once_with_the_end_of_the_old_one(page: Page, failing):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(address("subscription_change", failing.pk))
@@ -157,6 +166,36 @@ def test_the_overview_leads_to_a_failing_endpoint(page: Page, failing):
     expect(page.locator("#content")).to_contain_text("webhooks_drain --loop")
     page.get_by_role("link", name="Warehouse").first.click()
     expect(page.locator(".webhooks-health")).to_be_visible()
+
+
+def test_on_a_phone_nothing_of_a_list_is_cut_off(open_page, staff, failing):
+    page = open_page(staff, width=NARROW)
+    page.goto(address("delivery_changelist"))
+    row = page.locator("#result_list tbody tr").first
+    expect(row.locator(".field-subscription_text")).to_have_attribute("data-label", "Subscription")
+    for url in ("subscription_changelist", "delivery_changelist", "event_changelist", "overview"):
+        page.goto(address(url))
+        for each in page.locator(
+            "#result_list :is(td, th):not([class*=action-]):visible, .webhooks-tiles > div"
+        ).all():
+            box = each.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= NARROW
+            assert each.evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
+def test_the_box_to_delete_a_rule_stands_beside_its_sentence_however_long(
+    open_page, staff, failing
+):
+    tree = {"field": "note", "op": "eq", "value": "as long as can be " * 5}
+    failing.rules.update(conditions=tree)
+    for width in (WIDE, NARROW):
+        page = open_page(staff, width=width)
+        page.goto(address("subscription_change", failing.pk))
+        sentence = page.locator("#rules-0 h3 .inline_label").bounding_box()
+        delete = page.locator("#rules-0 h3 .delete").bounding_box()
+        beside = delete["x"] >= sentence["x"] + sentence["width"]
+        assert beside or delete["y"] >= sentence["y"] + sentence["height"]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
                 ('number', models.CharField(max_length=20, unique=True)),
                 ('status', models.CharField(choices=[('pending', 'pending'), ('paid', 'paid'), ('shipped', 'shipped'), ('cancelled', 'cancelled')], default='pending', max_length=20)),
                 ('total', models.DecimalField(decimal_places=2, max_digits=10)),
+                ('express', models.BooleanField(default=False, verbose_name='express delivery')),
                 ('placed_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('customer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='orders', to='shop.customer')),
             ],
