@@ -86,11 +86,8 @@ def _is_asked_for() -> bool:
 def _wrong_values() -> Iterator[CheckMessage]:
     for key, option in OPTIONS.items():
         if key in settings.given and not option.is_valid(settings.given[key]):
-            shown = (
-                "the value given"
-                if key in ("SECRET_KEYS", "SIGNING_KEYS")
-                else repr(settings.given[key])
-            )
+            is_secret = key in ("SECRET_KEYS", "SIGNING_KEYS", "PROXY")  # may have a password
+            shown = "the value given" if is_secret else repr(settings.given[key])
             yield Error(
                 f"{NAME}[{key!r}] must be {option.expects}; it is {shown}.",
                 hint=f"Mend or remove the key {key!r}.",

@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import models, transaction
+from django.db import DatabaseError, models, transaction
 from django.utils import timezone
 
 from django_webhooks import signals
@@ -205,8 +205,8 @@ class Claimer:
         rows = Delivery.objects.using(self.using).filter(pk__in=ids)
         # Once more, for the subscription may have been paused or given another URL since.
         mine = rows.held_by(token).sendable().select_related("event", "subscription")
-        claimed = list(mine.order_by("pk"))
         try:
+            claimed = _read(mine, ids)
             if len(claimed) < len(ids):
                 rows.exclude(pk__in=[each.pk for each in claimed]).release([token])
             sendable = [each for each in claimed if not _given_up(each, self.using)]
@@ -306,6 +306,22 @@ def _record_abandoned(rows: Sequence[Candidate], using: str) -> None:
         )
         for row in rows
     )
+
+
+def _read(mine: Any, ids: Sequence[int]) -> list[Delivery]:
+    """Of a lot with a Delivery that can't be read, each by itself; that one has failed."""
+    try:
+        return list(mine.filter(pk__in=ids).order_by("pk"))
+    except DatabaseError:
+        raise
+    except Exception as error:
+        if len(ids) > 1:
+            return [each for pk in ids for each in _read(mine, [pk])]
+        logger.exception("Delivery %s can't be read; it has failed.", ids[0])
+        row = Delivery.objects.using(mine.db).filter(pk__in=ids)
+        if row.complete(Delivery.Status.FAILED, timezone.now(), f"It can't be read: {error!r}"):
+            signals.delivery_failed.send_robust(sender=Delivery, delivery=row.get(), attempt=None)
+        return []
 
 
 def _given_up(delivery: Delivery, using: str) -> bool:

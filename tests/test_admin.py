@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -21,6 +21,7 @@ from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
 from django_webhooks.signing import generate_signing_key
 from tests.shop.models import Customer, Order
 
+LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 URL = "https://receiver.example.com/hook"
 HEADER_VALUE = "Bearer tr0ub4dor"
 PAID = {"field": "status", "op": "changed_to", "value": "paid"}
@@ -762,9 +763,42 @@ def test_a_url_is_text_however_it_reads(admin_client, delivery):
 
 def test_a_new_secret_of_a_subscription_that_is_gone_is_dropped(admin_client, subscription):
     session = admin_client.session
-    session["django_webhooks_new_secret_of"] = "4f2c8a52-0000-4000-8000-000000000000"
+    session["django_webhooks_new_secret_of"] = ["4f2c8a52-0000-4000-8000-000000000000", ""]
     session.save()
     assert admin_client.get(page("subscription_changelist")).status_code == 200
+
+
+def test_a_secret_that_another_has_made_meanwhile_is_not_shown(admin_client, subscription):
+    rotate = {"action": "rotate_secret", "_selected_action": [subscription.pk], "confirmed": "1"}
+    admin_client.post(page("subscription_changelist"), rotate)  # and the page is not opened
+    subscription.refresh_from_db()
+    newest = subscription.rotate_secret()
+    assert newest not in text_of(admin_client.get(page("subscription_changelist")))
+
+
+def test_an_answer_that_indenting_would_make_huge_is_shown_as_it_came(admin_client, delivery):
+    deep = "[" * 700 + "1," * 30_000 + "1" + "]" * 700
+    wide = "[" * 30 + "1," * 30_000 + "1" + "]" * 30
+    for body in (deep, wide):
+        Attempt.objects.update(response_body=body)
+        response = admin_client.get(page("delivery_change", delivery.pk))
+        assert len(response.content) < 500_000
+
+
+@pytest.mark.parametrize(
+    ("model", "odd"),
+    [
+        (Subscription, {"status": "odd"}),
+        (Event, {"occurred_at": LAST_MOMENT, "through": 1}),
+        (Delivery, {"completed_at": LAST_MOMENT, "next_attempt_at": LAST_MOMENT}),
+        (Attempt, {"started_at": LAST_MOMENT}),
+    ],
+)
+def test_a_row_that_was_not_written_by_us_takes_no_page_with_it(admin_client, delivery, model, odd):
+    model.objects.update(**odd)
+    with timezone.override("Pacific/Kiritimati"):
+        for url in all_pages(delivery.subscription, delivery):
+            assert admin_client.get(url).status_code == 200, url
 
 
 def _pk() -> object:

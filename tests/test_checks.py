@@ -156,6 +156,11 @@ def test_wrong_signing_key_is_not_quoted(configure):
     assert "hunter2" not in str(only("E002"))
 
 
+def test_password_of_a_wrong_proxy_is_not_quoted(configure):
+    configure(PROXY="http://me:hunter2@proxy.example.com:99999")
+    assert "hunter2" not in str(only("E002"))
+
+
 def test_generated_signing_keys_are_right(configure):
     configure(SIGNING_KEYS=[generate_signing_key(), generate_signing_key()])
     assert found("E002") == []

@@ -43,6 +43,15 @@ def told() -> list[tuple[str, str]]:
     return list(rows.values_list("subscription__name", "event__type"))
 
 
+def unreadable(event: Event, column: str) -> None:
+    """Python reads no number of so many digits; databases keep it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {Event._meta.db_table} SET {column} = %s WHERE id = %s",
+            [f"[{'9' * 4400}]", event.pk],
+        )
+
+
 def pay(order: Order) -> None:
     order.status = "paid"
     order.save()
@@ -272,10 +281,10 @@ def test_event_that_cannot_be_judged_keeps_the_reason_and_holds_up_no_other(monk
         Order.objects.create(number=number)
     facts_of = fanout.facts_of
 
-    def fussy(event, kinds):
+    def fussy(event, *args):
         if event.data["number"] == "2":
             raise RuntimeError("not this one\0")
-        return facts_of(event, kinds)
+        return facts_of(event, *args)
 
     monkeypatch.setattr(fanout, "facts_of", fussy)
     assert fan_out("default") == 3
@@ -303,6 +312,33 @@ def test_an_event_that_cannot_be_read_is_set_aside_and_holds_up_no_other():
     middle = Event.objects.defer("data").get(pk=middle.pk)
     assert "can't be read" in middle.error
     assert not Event.objects.waiting().exists()
+
+
+def test_rules_that_cost_too_much_hold_up_nobody_elses(monkeypatch, caplog):
+    """Nor is what was left unjudged of one owner taken for the verdict of another."""
+    me, other = (User.objects.create_user(name) for name in ("me", "other"))
+    trees = [
+        {"any": [{"field": "x", "op": "eq", "value": n} for n in (1, place)]} for place in "abcd"
+    ]
+    monkeypatch.setattr(fanout, "STEPS", 2.5)
+    for tree in trees:
+        listen("billing.invoice_paid", tree, name="mine", owner=me)
+    listen("billing.invoice_paid", trees[3], name="other", owner=other)
+    for owner in (me, other):
+        publish("billing.invoice_paid", {"x": 1}, owner=owner)
+    assert fan_out("default") == 2
+    assert [name for name, _ in told()] == ["mine", "mine", "other"]
+    [logged] = [each for each in caplog.messages if "cost too much" in each]
+    assert f"owner {me.pk}" in logged
+
+
+def test_what_was_not_judged_for_its_cost_is_told_so():
+    event = Event(type="billing.invoice_paid", data={"tags": list(range(5000))})
+    tree = {"any": [{"field": "tags", "op": "contains", "value": -1}] * 400}
+    [verdict] = fanout.judge(tree, [event])
+    assert verdict.value is None
+    assert verdict.children[0].value is False
+    assert "cost too much" in verdict.children[-1].reason
 
 
 # Subscriptions that are deleted meanwhile
@@ -709,6 +745,24 @@ def test_preview_refuses_bad_input():
         preview("nothing.*", {})
     with pytest.raises(ConditionError):
         preview("shop.order.*", {"all": []})
+
+
+@pytest.mark.parametrize("column", ["data", "previous", "through"])
+def test_a_delivery_whose_event_cannot_be_read_has_failed_and_holds_up_no_other(
+    subscribe, receiver, column
+):
+    """As after an edit by SQL; each event was fanned out before."""
+    subscribe("*")
+    for number in "123":
+        Order.objects.create(number=number)
+    fan_out("default")
+    middle = Event.objects.order_by("id")[1]
+    unreadable(middle, column)
+    drain()
+    statuses = Delivery.objects.order_by("pk").values_list("status", "attempt_count")
+    assert list(statuses) == [("succeeded", 1), ("failed", 1), ("succeeded", 1)]
+    assert "can't be read" in Delivery.objects.get(status="failed").reason
+    assert len(receiver.requests) == 2
 
 
 def test_facts_of_published_events_have_no_before():

@@ -12,7 +12,11 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext, ngettext
 
+from django_webhooks import payloads
 from django_webhooks.models import Event
+
+MAX_LEVELS, MOST_TIMES = 32, 10
+"""JSON that is nested deeper, or that indenting makes so many times as long, is shown as it is."""
 
 
 def pretty(value: Any) -> SafeString:
@@ -23,11 +27,15 @@ def pretty(value: Any) -> SafeString:
 
 
 def pretty_text(text: str) -> SafeString:
-    """JSON text, indented; any other text as it is."""
+    """JSON text, indented; any other text as it is, and what would become far longer by that."""
     try:
-        return pretty(json.loads(text))
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return code(text) if text else SafeString("-")
+    if payloads.is_deeper(value, MAX_LEVELS):
+        return code(text)
+    shown = json.dumps(value, indent=2, ensure_ascii=False)
+    return code(shown if len(shown) <= MOST_TIMES * len(text) else text)
 
 
 def headers(values: dict[str, Any]) -> SafeString:
@@ -50,7 +58,10 @@ def moment(value: datetime | None) -> SafeString | str:
 
 def plain_moment(value: datetime) -> str:
     """The same as mere text."""
-    local = timezone.localtime(value) if timezone.is_aware(value) else value
+    try:
+        local = timezone.localtime(value) if timezone.is_aware(value) else value
+    except OverflowError:  # at the end of time another zone is beyond it
+        local = value
     return date_format(local, "Y-m-d H:i:s T")
 
 

@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
@@ -220,13 +221,13 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         return ("owner",) if can_search and owners.has_view_permission(request) else ()
 
     def get_page_actions(self, request: HttpRequest, obj: Subscription) -> Sequence[str]:
-        verbs = {
+        verbs: dict[str, list[str]] = {
             Status.ACTIVE: ["pause", "disable"],
             Status.PAUSED: ["resume", "disable"],
             Status.DISABLED: ["resume"],
             Status.COMPLETED: ["disable"],
         }
-        senseless = {"pause", "resume", "disable"} - {*verbs[Status(obj.status)]}
+        senseless = {"pause", "resume", "disable"} - {*verbs.get(obj.status, ())}
         return [each for each in self.page_actions if each not in senseless]
 
     def get_page_links(self, request: HttpRequest, obj: Subscription) -> Sequence[tuple[str, str]]:
@@ -329,7 +330,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         else:
             subscription.rotate_secret()
             self.log_change(request, subscription, gettext("Rotated the secret."))
-        request.session[NEW_SECRET] = str(subscription.pk)
+        _promise_secret(request, subscription)
         return None
 
     def _confirm_rotation(self, request: HttpRequest, subscription: Subscription) -> HttpResponse:
@@ -448,7 +449,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         self, request: HttpRequest, obj: Subscription, post_url_continue: str | None = None
     ) -> HttpResponse:
         if obj.signature == Subscription.Signature.V1:
-            request.session[NEW_SECRET] = str(obj.pk)
+            _promise_secret(request, obj)
         else:  # the secret signs nothing, and must not be mistaken for the key
             text = format_html(gettext("The public key of “{}” is {}."), obj, _public_keys(obj))
             messages.success(request, text)
@@ -465,11 +466,22 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     def _show_new_secret(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Adds a message that this very response shows: it is never put into a store."""
         if request.method == "GET" and isinstance(response, TemplateResponse):
-            pk = request.session.pop(NEW_SECRET, None)
+            pk, digest = request.session.pop(NEW_SECRET, None) or (None, "")
             subscription = pk and Subscription.objects.filter(pk=pk).first()
-            if subscription:
+            may = self.has_change_permission(request) or self.has_add_permission(request)
+            # Not one that somebody else has made meanwhile.
+            if subscription and may and _digest_of(subscription) == digest:
                 messages.success(request, _secret_message(subscription))
         return response
+
+
+def _promise_secret(request: HttpRequest, subscription: Subscription) -> None:
+    """The next page shows the secret that was made just now."""
+    request.session[NEW_SECRET] = [str(subscription.pk), _digest_of(subscription)]
+
+
+def _digest_of(subscription: Subscription) -> str:
+    return str(salted_hmac(NEW_SECRET, subscription.secret).hexdigest())
 
 
 def _secret_message(subscription: Subscription) -> SafeString:
