@@ -412,6 +412,22 @@ def test_deliveries_are_filtered_by_their_last_error(admin_client, deliver):
     assert found(admin_client, "?error=dns") == []
 
 
+@pytest.mark.parametrize("is_misled", [False, True])
+def test_deliveries_are_filtered_by_type_and_status_on_each_database(
+    admin_client, deliver, monkeypatch, is_misled
+):
+    monkeypatch.setattr(deliveries, "MISLED", {connection.vendor} if is_misled else set())
+    deliver("succeeded")
+    wrong = deliver("failed")
+    Event.objects.filter(deliveries=deliver("failed")).update(type="shop.order.created")
+    query = "?event_type=shop.order.updated&status__exact="
+    with CaptureQueriesContext(connection) as asked:
+        assert found(admin_client, f"{query}failed") == [wrong.pk]
+    assert any("COALESCE" in each["sql"] for each in asked) == is_misled
+    assert found(admin_client, f"{query}pending") == []
+    assert found(admin_client, "?event_type=shop.order.updated&error=HTTP+503") == [wrong.pk]
+
+
 def test_of_a_very_common_type_the_newest_count_and_time_moves_them(
     admin_client, deliver, monkeypatch
 ):

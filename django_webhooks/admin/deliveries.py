@@ -14,7 +14,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import connections, models
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
@@ -45,6 +45,9 @@ SEARCHED = 1000
 RECENT = 1000
 """The newest attempts, whose errors the filter offers."""
 
+MISLED = {"mysql"}
+"""Databases that begin with the status where they had better begin with the type."""
+
 SHOWN_SUBSCRIPTIONS = 100
 SHOWN_REASON = 80
 SHOWN_ATTEMPTS = 20
@@ -72,6 +75,35 @@ class DeliveryEventTypeFilter(EventTypeFilter):
         found = queryset.filter(event__type=printable(value))
         oldest = list(moments[MOST_ROWS : MOST_ROWS + 1])
         return found.filter(event__occurred_at__gt=oldest[0]) if oldest else found
+
+
+class StatusFilter(admin.ChoicesFieldListFilter):
+    """Along an index, but not beside a type."""
+
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any] | None:
+        chosen: Any = self.used_parameters.get(self.lookup_kwarg)
+        return (
+            in_status(request, queryset, chosen) if chosen else super().queryset(request, queryset)
+        )
+
+
+def in_status(
+    request: HttpRequest, queryset: models.QuerySet[Any], statuses: Sequence[str]
+) -> models.QuerySet[Any]:
+    """Those in one of the statuses.
+
+    Beside a type the newest events of it had better come first: they are few and lie together.
+    MariaDB would rather look up an event for each delivery that has failed, anywhere in the
+    table, and is kept from it by an expression that no index knows.
+    """
+    beside_type = DeliveryEventTypeFilter.parameter_name in request.GET
+    if not beside_type or connections[queryset.db].vendor not in MISLED:
+        return queryset.filter(status__in=statuses)
+    hidden: Any = queryset.alias(own_status=Coalesce("status", "status"))
+    found: models.QuerySet[Any] = hidden.filter(own_status__in=statuses)
+    return found
 
 
 class SubscriptionFilter(admin.RelatedFieldListFilter):
@@ -105,7 +137,7 @@ class ErrorFilter(admin.SimpleListFilter):
         if not value:
             return queryset
         same = models.Q(reason=value) | models.Q(reason__startswith=f"{value}: ")
-        return queryset.filter(same, status__in=[Status.PENDING, Status.FAILED])
+        return in_status(request, queryset.filter(same), [Status.PENDING, Status.FAILED])
 
 
 class DeliveryAdmin(ReadOnlyAdmin):
@@ -117,7 +149,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         "next_or_completed",
     ]
     list_filter = [
-        "status",
+        ("status", StatusFilter),
         ErrorFilter,
         ("subscription", SubscriptionFilter),
         DeliveryEventTypeFilter,

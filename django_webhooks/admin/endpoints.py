@@ -138,9 +138,11 @@ def _reasons(subscription: Subscription) -> list[str]:
             "count": subscription.failure_count,
         }
         if subscription.failure_count > 1:
-            found.append(gettext("Its requests fail since %(since)s: %(count)d in a row.") % words)
+            found.append(
+                gettext("Its requests have failed since %(since)s: %(count)d in a row.") % words
+            )
         else:
-            found.append(gettext("Its requests fail since %(since)s.") % words)
+            found.append(gettext("Its requests have failed since %(since)s.") % words)
     if subscription.held_until and subscription.held_until > timezone.now():
         found.append(
             gettext("The endpoint is held back until %s, then tried with one request.")

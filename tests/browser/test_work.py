@@ -49,7 +49,7 @@ def test_a_failing_receiver_is_seen_understood_and_its_delivery_sent_again(
     row = page.get_by_role("row", name=re.compile("Warehouse"))
     expect(row).to_contain_text("failing")
     row.get_by_role("link", name="Warehouse").click()
-    expect(page.locator(".webhooks-health")).to_contain_text("Its requests fail since")
+    expect(page.locator(".webhooks-health")).to_contain_text("Its requests have failed since")
     expect(page.locator(".webhooks-health")).to_contain_text("33.3 %")
     chart = page.get_by_role("img", name=re.compile("Last 24 hours: 3 attempts, 2 of them failed"))
     expect(chart).to_be_visible()
