@@ -184,6 +184,21 @@ def test_staff_recover_with_the_permission_that_the_admin_asks_for(me: User) -> 
     assert again.post(where, body).json() == {"count": 0}
 
 
+def test_an_owner_that_was_not_saved_has_nothing(configure: Callable[..., None], me: User) -> None:
+    configure(GET_OWNER_FOR_REQUEST="tests.test_api_attacks.nobody")
+    assert client_of(me).get(SUBSCRIPTIONS).status_code == 403
+
+
+def nobody(request: Any) -> User:
+    return User(username="new")
+
+
+def test_half_an_owner_is_no_owner(me: User) -> None:
+    staff = staff_with("add_subscription")
+    told = staff.post(f"{STAFF}subscriptions/", {"url": URL, "owner": me.pk + 0.5})
+    assert list(told.json()) == ["owner"]
+
+
 def test_staff_change_what_they_have_read_and_nothing_newer(me: User) -> None:
     mine = make(me)
     staff = staff_with("change_subscription", "view_subscription")

@@ -87,7 +87,8 @@ class OwnedView(APIView):
             self.owner = self.get_owner_for_request(request)
         except ObjectDoesNotExist:  # a user without a company, say
             self.owner = None
-        if not isinstance(self.owner, Subscription.owner.field.related_model):
+        known = isinstance(self.owner, Subscription.owner.field.related_model)
+        if not known or self.owner.pk is None:  # one that was not saved owns nothing
             self.permission_denied(request, message=_("You can't have webhooks."))
 
     @property

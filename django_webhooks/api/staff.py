@@ -58,6 +58,11 @@ class RootView(StaffView, views.RootView):
 
 
 class OwnerField(serializers.PrimaryKeyRelatedField[Any]):
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, float):  # which would be cut to a whole number, and be another's
+            self.fail("incorrect_type", data_type="float")
+        return super().to_internal_value(data)
+
     def get_queryset(self) -> Any:
         return apps.get_model(settings.OWNER_MODEL)._default_manager.all()
 
