@@ -845,7 +845,7 @@ class Delivery(models.Model):
             models.UniqueConstraint(fields=["event", "subscription"], name="webhooks_delivery_once")
         ]
         indexes = [
-            models.Index(fields=["next_attempt_at"], name="webhooks_delivery_due"),
+            models.Index(fields=["next_attempt_at", "id"], name="webhooks_delivery_due"),
             models.Index(
                 fields=["subscription", "status", "completed_at"], name="webhooks_delivery_status"
             ),

@@ -11,10 +11,11 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from django.db import connections
@@ -65,11 +66,17 @@ STALE = 1.0
 """Seconds for which a claimed Delivery may wait for a thread: then it is given back, for its
 subscription may have been changed."""
 
-RECENT = 0.2
-"""Seconds: as many requests as came back within this time are claimed ahead of a free thread."""
+RECENT, AHEAD = 0.2, 8
+"""Seconds: as many requests as came back within this time are claimed ahead of a free thread, but
+not more than so many for each thread."""
 
-GATHER = 0.003
-"""Seconds for which results that follow the first are waited for, to be settled with it."""
+GATHER, GATHER_BUSY = 0.003, 0.02
+"""Seconds for which results that follow the first are waited for, to be settled with it; the
+second while threads have more than they can take. What is gathered is sent twice if the worker is
+killed meanwhile."""
+
+LOOK = 0.02
+"""Seconds for which a busy drain does not look again for events where there were none."""
 
 PATIENCE = timedelta(seconds=0.25)
 """How long a drain waits for the turn of a subscription with a rate, if nothing else is due.
@@ -248,7 +255,9 @@ class Pipeline:
         self.under_way: dict[Future[Outcome], UnderWay] = {}
         self.places = settings.CONCURRENCY
         self._claimer = Claimer(using, self.places)
-        self._came_back: deque[float] = deque(maxlen=self.places)
+        self._came_back: deque[float] = deque(maxlen=AHEAD * self.places)
+        self._done: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        self._look_at = 0.0
         self._pool: ThreadPoolExecutor | None = None
         self._transport: Transport | None = None
         self._closing = ExitStack()
@@ -266,7 +275,7 @@ class Pipeline:
 
     def run(self, out_of_time: Callable[[], bool]) -> DrainResult:
         while not out_of_time():
-            events = fan_out(self.using)
+            events = self._fan_out()
             claimed = self._claim()
             self.result.events += events
             if not (events or claimed.taken or self.under_way):
@@ -281,12 +290,20 @@ class Pipeline:
             self._settle(self._wait())
         return self.result
 
+    def _fan_out(self) -> int:
+        if self.under_way and time.monotonic() < self._look_at:
+            return 0
+        events = fan_out(self.using)
+        if not events:
+            self._look_at = time.monotonic() + LOOK
+        return events
+
     def _claim(self) -> Claimed:
-        free = self.places - len(self.under_way)
         recently = time.monotonic() - RECENT
-        wanted = free + sum(1 for moment in self._came_back if moment > recently)
+        most = self.places + sum(1 for moment in self._came_back if moment > recently)
+        wanted = most - len(self.under_way)
         # Claiming by ones and twos costs as many queries as by dozens.
-        if wanted <= 0 or (self.under_way and wanted < self.places // 4):
+        if wanted <= 0 or (self.under_way and wanted < max(self.places // 4, most // 3)):
             return Claimed()
         flying = [each.delivery for each in self.under_way.values()]
         claimed = self._claimer.claim(wanted, flying)
@@ -294,13 +311,23 @@ class Pipeline:
             pool, transport = self._engine()
             future = pool.submit(delivery.send, delivery.pack(each), transport)
             self.under_way[future] = UnderWay(each, time.monotonic())
+            future.add_done_callback(self._done.put)
         return claimed
 
     def _wait(self) -> list[Outcome]:
         """What has come back; where one comes, others follow, and are written at once."""
-        wait(self.under_way, timeout=POLL, return_when=FIRST_COMPLETED)
-        wait(self.under_way, timeout=GATHER)
-        return [self._take(each) for each in list(self.under_way) if each.done()]
+        done: list[Future[Outcome]] = []  # still under way, for this may be cut short
+        gather = GATHER_BUSY if len(self.under_way) > self.places else GATHER
+        until = time.monotonic() + POLL
+        with suppress(Empty):
+            while len(done) < len(self.under_way):
+                future = self._done.get(timeout=max(until - time.monotonic(), 0))
+                if future not in self.under_way:
+                    continue  # it was given back
+                if not done:
+                    until = time.monotonic() + gather
+                done.append(future)
+        return [self._take(each) for each in done]
 
     def _take(self, future: "Future[Outcome]") -> Outcome:
         sent = self.under_way.pop(future).delivery

@@ -179,7 +179,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(fields=['next_attempt_at'], name='webhooks_delivery_due'),
+            index=models.Index(fields=['next_attempt_at', 'id'], name='webhooks_delivery_due'),
         ),
         migrations.AddIndex(
             model_name='delivery',
