@@ -7,5 +7,6 @@ import os
 
 import django
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.benchmarks.settings")
+# Not `setdefault`: importing `tests` has set those of the tests already.
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.benchmarks.settings"
 django.setup()

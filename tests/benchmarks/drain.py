@@ -20,7 +20,6 @@ from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from tests.benchmarks.crew import Crew, Work
 from tests.benchmarks.lab import (
     Row,
-    analyze,
     database,
     empty,
     environment,
@@ -28,6 +27,7 @@ from tests.benchmarks.lab import (
     report,
     spread,
     take_turns,
+    tidy,
 )
 from tests.benchmarks.receiver import FastReceiver
 from tests.certificates import certificate
@@ -70,7 +70,7 @@ def fill(count: int, url: str, *, fanned_out: bool = True) -> None:
             ],
             batch_size=1000,
         )
-    analyze()
+    tidy()
 
 
 class Bench:

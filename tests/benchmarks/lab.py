@@ -55,10 +55,10 @@ def empty(*models: Any) -> None:
         each.objects.all()._raw_delete("default")
 
 
-def analyze() -> None:
+def tidy() -> None:
     """What autovacuum does in the background, and `PRAGMA optimize` on SQLite."""
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+        cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
 
 
 # Runs
