@@ -68,7 +68,9 @@ def _serve(pipe: Connection, delay: float, certificate: tuple[str, str] | None, 
     asyncio.run(_run(pipe, delay, certificate, keep))
 
 
-async def _run(pipe: Connection, delay: float, certificate: tuple[str, str] | None, keep: bool) -> None:
+async def _run(
+    pipe: Connection, delay: float, certificate: tuple[str, str] | None, keep: bool
+) -> None:
     loop = asyncio.get_running_loop()
     seen, stopped = Seen(), asyncio.Event()
     began = time.process_time()

@@ -33,14 +33,14 @@ def no_capture() -> Iterator[None]:
     """`Order` as it is in a project that does not know us."""
     captured: Any = Order.save_base
     Order.save_base = captured.__wrapped__
-    for each, receiver in ((pre_save, capture.before_save), (post_save, capture.after_save)):
+    for each in (pre_save, post_save):
         each.disconnect(sender=Order, dispatch_uid=capture.UID)
     try:
         yield
     finally:
         Order.save_base = captured
-        for each, receiver in ((pre_save, capture.before_save), (post_save, capture.after_save)):
-            each.connect(receiver, sender=Order, dispatch_uid=capture.UID)
+        pre_save.connect(capture.before_save, sender=Order, dispatch_uid=capture.UID)
+        post_save.connect(capture.after_save, sender=Order, dispatch_uid=capture.UID)
 
 
 def subscribe_all() -> None:
@@ -123,7 +123,7 @@ class Bench:
 
     def asked(self) -> float:
         let_listen(0, "created")
-        return self.time("is_listened_to()", partial(self._ask))
+        return self.time("is_listened_to()", self._ask)
 
     def _ask(self) -> None:
         outbox.is_listened_to("shop.order.created", "default")
