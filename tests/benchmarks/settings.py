@@ -7,7 +7,7 @@
 import os
 
 from tests.settings import *  # noqa: F403
-from tests.settings import DATABASES, DJANGO_WEBHOOKS
+from tests.settings import DATABASES, DJANGO_WEBHOOKS, Q_CLUSTER
 
 DATABASES = {"default": DATABASES["default"]}
 _database = DATABASES["default"]
@@ -21,3 +21,5 @@ else:
 
 if concurrency := os.environ.get("CONCURRENCY"):
     DJANGO_WEBHOOKS = {**DJANGO_WEBHOOKS, "CONCURRENCY": int(concurrency)}
+
+Q_CLUSTER = {**Q_CLUSTER, "poll": 0.2}  # what django-q2 does unless told otherwise
