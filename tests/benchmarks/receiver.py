@@ -37,6 +37,7 @@ class FastReceiver:
         arguments = (theirs, self.delay, self.certificate, self.keep)
         self._process = spawn.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
+        theirs.close()  # so that its end is heard of
         port = self._pipe.recv()
         self.url = f"{'https' if self.certificate else 'http'}://127.0.0.1:{port}/hook"
         return self
