@@ -109,7 +109,11 @@ def main() -> None:
                 measured = spread(values, " ms")
                 title = f"save() to receipt at {RATE}/s, {name}: {what} in ms"
                 rows.append(Row(title, measured, "", median(values), must, less=True))
-        report("latency", rows, f"The saver reached {median(bench.rate):.0f} events per second.")
+        reached = median(bench.rate)
+        note = f"The saver reached {reached:.0f} events per second."
+        if reached < 0.95 * RATE:
+            note += " That is too few: the machine had other things to do, and nothing is shown."
+        report("latency", rows, note)
 
 
 if __name__ == "__main__":

@@ -170,15 +170,15 @@ def rows_of(what: str, found: dict[str, list[float]], bench: Bench) -> Iterator[
     )
     extra = bench.queries[f"{what}, 1"] - bench.queries[f"{what}, 0"]
     yield Row(
-        f"…, one listens: queries more than with nobody{where}",
-        str(bench.queries[f"{what}, 1"]),
+        f"save() that {what}s, one listens: queries more than with nobody{where}",
+        f"{bench.queries[f'{what}, 1']} queries",
         f"nobody {bench.queries[f'{what}, 0']}, bare {bench.queries[f'{what}, bare']}",
         extra,
         1 if what == "create" else 2,  # an update reads the row as it was, too
         less=True,
     )
     yield Row(
-        f"…, one listens{where}",
+        f"save() that {what}s, one listens{where}",
         spread(one, " µs"),
         f"bare save {spread(bare, ' µs')}",
         ratio(one, bare),
@@ -186,8 +186,8 @@ def rows_of(what: str, found: dict[str, list[float]], bench: Bench) -> Iterator[
     for count in LISTENERS[2:]:
         many = found[f"{what}, {count:,}"]
         yield Row(
-            f"…, {count:,} listen ({bench.queries[f'{what}, {count:,}']} queries){where}",
-            spread(many, " µs"),
+            f"save() that {what}s, {count:,} listen{where}",
+            f"{spread(many, ' µs')}, {bench.queries[f'{what}, {count:,}']} queries",
             f"one listens {spread(one, ' µs')}",
             ratio(many, one),
             1.25,
