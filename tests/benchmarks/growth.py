@@ -1,8 +1,8 @@
 """What a delivery costs when the tables are large: python -m tests.benchmarks.growth [ROWS]
 
 Claim, fan-out and settle, each per delivery, in a database with ROWS (1,000,000) settled
-deliveries against one with 10,000, side by side and in turns. Then one event that meets 10,000
-subscriptions, and 10,000 rules with conditions. No request is made.
+deliveries against one with 10,000, side by side and in turns. Then a claim before a long queue,
+one event that meets 10,000 subscriptions, and 10,000 rules with conditions. No request is made.
 
 On PostgreSQL; makes and removes two databases. With KEEP=1 the large one is kept, and used again
 by the next run that wants as many rows: 5,000,000 take minutes to fill.
@@ -38,6 +38,7 @@ EVENTS, LISTENERS = 100, 10
 WANTED = 64
 """Deliveries that are claimed, and settled, at a time."""
 AT_ONCE = 10_000
+SHORT_QUEUE, LONG_QUEUE, CLAIMS = 1000, 100_000, 10
 EXCHANGE = Exchange(status_code=200, headers={"content-type": "text/plain"}, body="ok")
 
 
@@ -52,7 +53,7 @@ def main() -> None:
             rows = grown()
         finally:
             drop_large()
-        report("growth", [*rows, *at_once()])
+        report("growth", [*rows, *backlog(), *at_once()])
 
 
 # The databases
@@ -230,6 +231,45 @@ def grown() -> list[Row]:
             )
         )
     return rows
+
+
+# A long queue
+
+
+def backlog() -> list[Row]:
+    """Claims before a short and before a long queue, with the statistics of before it came."""
+
+    def claimed(due: int) -> float:
+        empty()
+        tidy("default")
+        tables = Tables()
+        endpoints = tables.subscribe(ENDPOINTS)
+        tables.due(due, endpoints)
+        for each in endpoints:
+            pace._earned[each.pk] = WANTED
+        claimer, counts = Claimer("default", WANTED), []
+        took = seconds(lambda: counts.extend(_claims(claimer, CLAIMS)))
+        return took / sum(counts) * 1e6
+
+    found = take_turns(
+        {f"claim, {due:,} due": partial(claimed, due) for due in (SHORT_QUEUE, LONG_QUEUE)}
+    )
+    short, long = found.values()
+    return [
+        Row(
+            f"claim, per delivery, with {LONG_QUEUE:,} due",
+            spread(long, " µs"),
+            f"with {SHORT_QUEUE:,} {spread(short, ' µs')}",
+            ratio(long, short),
+            1.2,
+            less=True,
+        )
+    ]
+
+
+def _claims(claimer: Claimer, count: int) -> Iterator[int]:
+    for _ in range(count):
+        yield len(claimer.claim(WANTED).deliveries)
 
 
 # Many at once
