@@ -8,7 +8,7 @@ AUDIT = --strict --progress-spinner off --timeout 15
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench screenshots chaos lint audit advisories migrations tox dist clean
+.PHONY: help demo test bench benches screenshots chaos lint audit advisories migrations tox dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,7 +20,10 @@ demo: .venv-demo/ready ## Run the example: shop, cluster, receiver. ONCE=1 stops
 test: .venv-test/ready ## Run the tests, on SQLite or DATABASE_URL=…; ARGS=… goes to pytest.
 	.venv-test/bin/python -m pytest $(ARGS)
 
-bench: .venv-test/ready ## Run the benchmarks, on SQLite or DATABASE_URL=…; each prints ratios of one run.
+bench: .venv-test/ready ## Measure what is promised of speed, on PostgreSQL DATABASE_URL=…, and write its page of the docs; BENCH=… names some.
+	.venv-test/bin/python -m tests.benchmarks $(BENCH)
+
+benches: .venv-test/ready ## Run the other benchmarks, on SQLite or DATABASE_URL=…; each prints ratios of one run.
 	.venv-test/bin/python -m tests.benchmarks.fan_out
 	.venv-test/bin/python -m tests.benchmarks.fairness
 	.venv-test/bin/python -m tests.benchmarks.hostile

@@ -20,6 +20,8 @@ class Certificate:
     """A PEM file to trust: the self-signed certificate."""
     context: ssl.SSLContext
     """For the receiver."""
+    key_path: str
+    """A PEM file with its key, for a receiver in another process."""
 
 
 @contextlib.contextmanager
@@ -54,7 +56,7 @@ def certificate(*names: str, expired: bool = False) -> Iterator[Certificate]:
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path, key_path)
-        yield Certificate(str(path), context)
+        yield Certificate(str(path), context, str(key_path))
 
 
 def _general_name(name: str) -> x509.GeneralName:

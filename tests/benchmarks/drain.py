@@ -1,0 +1,205 @@
+"""How fast a backlog is emptied: python -m tests.benchmarks.drain [DELIVERIES]
+
+Two processes of `webhooks_drain` (one on SQLite) against as many of bare `requests.Session.post`
+of the same bytes to the same receiver, which is a process of its own; then with one that answers
+after 100 ms, and over TLS. Rows of Event, Delivery and Attempt are written, guards are on. What a
+run gives is deliveries per second, from the word to begin until the last process has ended.
+Makes and removes a test database.
+"""
+
+import sys
+from contextlib import ExitStack
+from datetime import timedelta
+from functools import partial
+
+from django.db import connection
+from django.utils import timezone
+
+from django_webhooks import outbox
+from django_webhooks.models import Attempt, Delivery, Event, Subscription
+from tests.benchmarks.crew import Crew, Work
+from tests.benchmarks.lab import (
+    Row,
+    database,
+    empty,
+    environment,
+    ratio,
+    report,
+    spread,
+    take_turns,
+    tidy,
+)
+from tests.benchmarks.receiver import FastReceiver
+from tests.certificates import certificate
+
+DELIVERIES = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
+ENDPOINTS = 10
+DELAY = 0.1
+MANY = 128
+"""Requests at a time for a receiver that is slow: rate × delay are on their way at once."""
+
+DATA = {
+    "id": 4711,
+    "number": "2026-004711",
+    "status": "paid",
+    "total": "129.90",
+    "customer": {"name": "Ada Lovelace", "email": "ada@example.com"},
+}
+
+
+def fill(count: int, url: str, *, fanned_out: bool = True) -> None:
+    """Deliveries that are due, to endpoints at that URL; or Events that will become them."""
+    empty()
+    now = timezone.now()
+    subscriptions = [Subscription.objects.create(url=f"{url}/{n}") for n in range(ENDPOINTS)]
+    if not fanned_out:
+        subscriptions[0].rules.create(event_type="shop.order.created")
+    events = [outbox.compose("shop.order.created", DATA, action="created") for _ in range(count)]
+    for each in events:
+        each.fanned_out_at = now if fanned_out else None
+    Event.objects.bulk_create(events, batch_size=1000)
+    if fanned_out:
+        Delivery.objects.bulk_create(
+            [
+                Delivery(
+                    event=event,
+                    subscription=subscriptions[number % ENDPOINTS],
+                    next_attempt_at=now - timedelta(seconds=1),
+                )
+                for number, event in enumerate(events)
+            ],
+            batch_size=1000,
+        )
+    tidy()
+
+
+class Bench:
+    """Keeps what the runs took of processor, by the name of the arm."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+        self.cpu: dict[str, list[float]] = {}
+        self.receiver: dict[str, list[float]] = {}
+
+    def drain(
+        self,
+        receiver: FastReceiver,
+        name: str,
+        *,
+        ca_bundle: str = "",
+        concurrency: int | None = None,
+        fanned_out: bool = True,
+    ) -> float:
+        fill(DELIVERIES, receiver.url, fanned_out=fanned_out)
+        more = {"CONCURRENCY": str(concurrency)} if concurrency else {}
+        crew = Crew("drain", self.processes, environment() | more, ca_bundle=ca_bundle)
+        receiver.ask()
+        work = crew.run()
+        done = Delivery.objects.filter(status=Delivery.Status.SUCCEEDED).count()
+        if (done, Attempt.objects.count()) != (DELIVERIES, DELIVERIES):
+            raise SystemExit(f"{done} of {DELIVERIES} succeeded.")
+        return self._rate(receiver, name, work)
+
+    def bare(self, receiver: FastReceiver, name: str, *, ca_bundle: str = "") -> float:
+        event = outbox.compose("shop.order.created", DATA, action="created")
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "django-webhooks/0.1.0",
+            "webhook-id": event.pk,
+            "webhook-timestamp": "1760000000",
+            "webhook-signature": "v1," + "x" * 44,
+            "webhook-hops": "x" * 32,
+        }
+        crew = Crew(
+            "bare",
+            self.processes,
+            {},
+            url=receiver.url,
+            count=DELIVERIES // self.processes,
+            body=event.body,
+            headers=headers,
+            ca_bundle=ca_bundle,
+        )
+        receiver.ask()
+        return self._rate(receiver, name, crew.run())
+
+    def _rate(self, receiver: FastReceiver, name: str, work: Work) -> float:
+        seen = receiver.ask()
+        if seen.count != DELIVERIES:
+            raise SystemExit(f"The receiver saw {seen.count} requests of {DELIVERIES}.")
+        self.cpu.setdefault(name, []).append(work.cpu / DELIVERIES * 1e6)
+        self.receiver.setdefault(name, []).append(seen.cpu / work.seconds)
+        return DELIVERIES / work.seconds
+
+
+def main() -> None:
+    is_sqlite = connection.vendor == "sqlite"
+    bench = Bench(1 if is_sqlite else 2)
+    with ExitStack() as stack:
+        stack.enter_context(database())
+        cert = stack.enter_context(certificate("127.0.0.1"))
+        fast = stack.enter_context(FastReceiver())
+        slow = stack.enter_context(FastReceiver(delay=DELAY))
+        tls = stack.enter_context(FastReceiver(certificate=(cert.path, cert.key_path)))
+        arms = {
+            "bare": partial(bench.bare, fast, "bare"),
+            "drain": partial(bench.drain, fast, "drain"),
+            "drain, TLS": partial(bench.drain, tls, "drain, TLS", ca_bundle=cert.path),
+            f"drain, {MANY} at a time": partial(
+                bench.drain, fast, f"drain, {MANY} at a time", concurrency=MANY
+            ),
+            f"drain, {MANY} at a time, 100 ms": partial(
+                bench.drain, slow, f"drain, {MANY} at a time, 100 ms", concurrency=MANY
+            ),
+            "drain, fan-out included": partial(
+                bench.drain, fast, "drain, fan-out included", fanned_out=False
+            ),
+        }
+        found = take_turns(arms)
+        base, ours = found["bare"], found["drain"]
+        many, late = found[f"drain, {MANY} at a time"], found[f"drain, {MANY} at a time, 100 ms"]
+        who = f"{connection.vendor}, {bench.processes} process{'es' * (bench.processes > 1)}"
+        must, wish = (0.6, None) if is_sqlite else (1.2, 1.7)
+        rows = [
+            Row(
+                f"drain, {who}",
+                spread(ours),
+                f"bare `Session.post` {spread(base)}",
+                ratio(ours, base),
+                must,
+                wish,
+            ),
+            Row(
+                f"drain, receiver answers after 100 ms, {who}",
+                spread(late),
+                f"at once {spread(many)}, both {MANY} at a time",
+                ratio(late, many),
+                0.8,
+            ),
+            Row(
+                f"drain over TLS, {who}",
+                spread(found["drain, TLS"]),
+                f"plain {spread(ours)}",
+                ratio(found["drain, TLS"], ours),
+                0.8,
+            ),
+            Row(
+                f"drain, fan-out included, {who}",
+                spread(found["drain, fan-out included"]),
+                f"bare `Session.post` {spread(base)}",
+                ratio(found["drain, fan-out included"], base),
+            ),
+            Row(
+                f"processor per delivery, {who}",
+                spread(bench.cpu["drain"], " µs"),
+                f"bare `Session.post` {spread(bench.cpu['bare'], ' µs')}",
+                ratio(bench.cpu["drain"], bench.cpu["bare"]),
+            ),
+        ]
+        busy = max(max(each) for each in bench.receiver.values())
+        note = f"The receiver was busy for at most {busy:.0%} of the time: it is not the wall."
+        report(f"drain-{connection.vendor}", rows, note)
+
+
+if __name__ == "__main__":
+    main()
