@@ -100,7 +100,7 @@ def test_one_request_sends_no_more_again_than_it_says(
 # Rows that were not written by us
 
 
-@pytest.mark.parametrize("tree", [1, "x", [], [1], {"field": "x", "op": "eq", "value": "\ud800"}])
+@pytest.mark.parametrize("tree", [1, "x", [], [1]])
 def test_conditions_that_are_none_take_no_list_with_them(
     api: APIClient, me: User, tree: Any
 ) -> None:
