@@ -248,7 +248,7 @@ def test_an_empty_url_has_one_error(admin_client):
     ("rule", "field", "error"),
     [
         ({"event_type": "shop.ordr.created"}, "event_type", "Did you mean"),
-        ({"event_type": ""}, "event_type", "required"),
+        ({"event_type": ""}, "event_type", "Choose an event type."),
         ({"conditions": "{"}, "conditions", "not valid JSON"),
         ({"conditions": "[1]"}, "conditions", "must be a JSON object"),
         ({"conditions": "null"}, "conditions", "must be a JSON object"),

@@ -293,6 +293,8 @@ def test_the_timeline_goes_from_the_event_to_what_is_next(admin_client, deliver,
     subscription.pause()
     shown = text_of(admin_client.get(page("delivery_change", delivery.pk)))
     assert "waits until the subscription, which is paused, is resumed" in shown
+    assert "when its subscription is resumed" in shown
+    assert "Next attempt</span>" not in shown
 
 
 def test_attempts_come_newest_first_and_only_so_many(admin_client, deliver, monkeypatch):

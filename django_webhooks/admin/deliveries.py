@@ -34,6 +34,7 @@ from django_webhooks.admin.base import (
     printable,
     subject_url,
 )
+from django_webhooks.admin.endpoints import STOPPED
 from django_webhooks.admin.mends import Explanation, explain
 from django_webhooks.admin.why import how_it_matched
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
@@ -243,9 +244,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("next attempt, or completed"))
     def next_or_completed(self, delivery: Delivery) -> str:
-        if delivery.lease_token:
-            return gettext("in flight")
-        return display.moment_and_age(delivery.next_attempt_at or delivery.completed_at)
+        return _next(delivery) or display.moment_and_age(delivery.completed_at)
 
     # The page
 
@@ -263,10 +262,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("next attempt"))
     def next_attempt(self, delivery: Delivery) -> str:
-        """A lease keeps its end in the same column: that is no moment to wait for."""
-        if delivery.lease_token:
-            return gettext("in flight")
-        return display.moment_and_age(delivery.next_attempt_at)
+        return _next(delivery) or "-"
 
     def get_page_actions(self, request: HttpRequest, obj: Delivery) -> Sequence[str]:
         return self.page_actions if obj.subscription_id and not obj.lease_token else []
@@ -367,22 +363,36 @@ def _last_step(delivery: Delivery) -> Step:
         return Step(_moment(delivery.completed_at), delivery.status, label, delivery.reason)
     if delivery.lease_token:
         return Step("", Status.PENDING, gettext("In flight"), gettext("A worker is sending it."))
-    at = display.moment_and_age(delivery.next_attempt_at)
-    return Step(at, Status.PENDING, gettext("Next attempt"), _held_back(delivery.subscription))
-
-
-def _held_back(subscription: Subscription | None) -> str:
-    """What, beside its own time, the next attempt waits for."""
-    if subscription is None:
-        return ""
-    if subscription.status in (Subscription.Status.PAUSED, Subscription.Status.DISABLED):
+    subscription = delivery.subscription
+    if subscription and _is_stopped(delivery):
+        text = gettext("It waits until the subscription, which is %s, is resumed.")
         status = subscription.get_status_display()
-        return gettext("It waits until the subscription, which is %s, is resumed.") % status
-    if subscription.is_open:
-        return gettext(
-            "The endpoint keeps failing: it gets one request at a time until one succeeds."
-        )
-    return ""
+        return Step("", Status.PENDING, gettext("Waiting"), text % status)
+    text = gettext("The endpoint keeps failing: it gets one request at a time until one succeeds.")
+    held_back = text if subscription and subscription.is_open else ""
+    return Step(_next(delivery), Status.PENDING, gettext("Next attempt"), held_back)
+
+
+def _next(delivery: Delivery) -> str:
+    """When the next attempt is; empty if there is none.
+
+    A lease keeps its end in the same column: that is no moment to wait for.
+    """
+    if delivery.lease_token:
+        return gettext("in flight")
+    if delivery.next_attempt_at is None:
+        return ""
+    if _is_stopped(delivery):
+        return gettext("when its subscription is resumed")
+    return display.moment_and_age(delivery.next_attempt_at)
+
+
+def _is_stopped(delivery: Delivery) -> bool:
+    """Whether its subscription is; a challenge is sent all the same."""
+    subscription = delivery.subscription
+    if subscription is None or subscription.status not in STOPPED:
+        return False
+    return subscription.challenge != delivery.event_id
 
 
 def _moment(value: datetime | None) -> Any:

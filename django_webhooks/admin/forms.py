@@ -212,6 +212,7 @@ class RuleForm(ModelErrorsForm):
         fields = ["event_type", "conditions"]
         widgets = {"event_type": EventTypeSelect}
         help_texts = {"event_type": ""}
+        error_messages = {"event_type": {"required": _("Choose an event type.")}}
 
     def __init__(self, *args: Any, described: Described | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

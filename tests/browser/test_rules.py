@@ -343,6 +343,29 @@ def test_after_errors_their_note_comes_first_and_the_focus_is_at_the_first_of_th
     expect(page.get_by_label("URL:")).to_be_focused()
 
 
+def test_each_error_is_said_once_and_nothing_else_is_red(page, subscription):
+    page.goto(change_page(subscription))
+    page.get_by_text("Add another Rule").click()
+    event_type(page).select_option("shop.order.updated")
+    page.get_by_role("button", name="Add a condition").click()
+    condition(page, "1").fill("total", "is", "12,50")
+    event_type(page).select_option("")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".errornote")).to_be_visible()
+    expect(page.locator("#rules-group .errorlist")).to_have_count(0)
+    expect(page.locator(".webhooks-problems li")).to_have_text(["Choose an event type."])
+    expect(event_type(page)).to_be_focused()
+    expect(page.locator("#rules-group [aria-invalid=true]")).to_have_count(1)
+    event_type(page).select_option("shop.order.updated")
+    expect(page.locator(".webhooks-problems li")).to_have_text(["Enter a number, such as 12.50."])
+    expect(event_type(page)).not_to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#rules-group [aria-invalid=true]")).to_have_count(1)
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".errornote")).to_be_visible()
+    expect(page.locator("#rules-group .errorlist, #rules-group .errors")).to_have_count(0)
+    expect(page.locator(".webhooks-problems li")).to_have_text(["Enter a number, such as 12.50."])
+
+
 def test_a_value_that_is_no_number_is_red_once_it_is_written_and_does_not_get_saved(
     page, subscription
 ):

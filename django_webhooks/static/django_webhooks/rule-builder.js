@@ -36,12 +36,17 @@
 
         mount() {
             const row = this.area.closest(".form-row");
+            const patternRow = this.pattern.closest(".form-row");
+            for (const each of [row, patternRow]) {  // what is wrong is said at its place
+                each.classList.remove("errors");
+                each.querySelector(".errorlist")?.remove();
+            }
             row.append(this.element);
             this.help = row.querySelector(".help");
             this.description = element("div");
-            this.pattern.closest(".form-row").firstElementChild.append(
-                element("div", {class: "help"}, this.description),
-            );
+            this.patternNotes = element("ul", {class: "webhooks-problems"});
+            patternRow.firstElementChild.append(element("div", {class: "help"}, this.description));
+            patternRow.append(this.patternNotes);
             this.area.addEventListener("input", () => this.checkSoon());
             this.pattern.addEventListener("change", () => {
                 this.render();
@@ -510,10 +515,10 @@
 
         /** Puts each problem where it belongs: at the part of the condition that its path names. */
         mark() {
-            for (const each of this.element.querySelectorAll(".webhooks-problems")) {
+            for (const each of [this.patternNotes, ...this.element.querySelectorAll(".webhooks-problems")]) {
                 each.replaceChildren();
             }
-            for (const each of this.element.querySelectorAll("[aria-invalid]")) {
+            for (const each of [this.pattern, ...this.element.querySelectorAll("[aria-invalid]")]) {
                 each.removeAttribute("aria-invalid");
                 each.removeAttribute("aria-describedby");
             }
@@ -552,12 +557,15 @@
             if (this.fresh.has(node)) {
                 return;
             }
-            const notes = place.querySelector(":scope > .webhooks-problems") || this.notes;
+            const isOfPattern = problem.field === "event_type";
+            const notes = isOfPattern ? this.patternNotes
+                : place.querySelector(":scope > .webhooks-problems") || this.notes;
             // Of JSON, the path is all that tells the place.
             const text = this.isForm || !problem.path
                 ? problem.message : `${problem.path}: ${problem.message}`;
             notes.append(element("li", {id, class: `webhooks-${problem.level || "error"}`}, text));
-            const control = place.querySelector(`:scope [data-role="${part}"]`);
+            const control = isOfPattern ? this.pattern
+                : place.querySelector(`:scope [data-role="${part}"]`);
             if (control && problem.level !== "warning") {
                 control.setAttribute("aria-invalid", "true");
             }
