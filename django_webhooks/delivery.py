@@ -261,6 +261,8 @@ class _Ended:
         delivery.reason, delivery.next_attempt_at, delivery.lease_token = self.reason, None, None
         succeeded = self.status == Delivery.Status.SUCCEEDED
         signal = signals.delivery_succeeded if succeeded else signals.delivery_failed
+        if not signal.has_listeners(Delivery):
+            return
         with hops.caused_by(_chain_after(delivery)):  # a receiver may save what is published
             signal.send_robust(sender=Delivery, delivery=delivery, attempt=self.attempt)
 
