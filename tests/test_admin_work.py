@@ -139,9 +139,27 @@ def test_the_advice_for_a_disabled_subscription_fits_the_reason(admin_client, su
     assert "answers the signed challenge" in shown()
     assert "Next attempt</dt>" in shown()
     subscription.disable("A script did so.")
+    assert "has to ask for another" in shown()
+    subscription.disable("Abuse.", lock=True)
+    assert "lifts the lock alone" in shown()
+    subscription.resume(unlock=True)
+    subscription.resume()
+    subscription.disable("A script did so.")
     assert "Resume it when the reason is gone." in shown()
     Subscription.objects.update(failing_since=timezone.now() - HOUR)
     assert "Mend the endpoint, resume the subscription" in shown()
+
+
+def test_to_resume_what_was_never_verified_takes_two_steps(admin_client, subscription):
+    publish_challenge(subscription)
+    subscription.disable("Abuse.", lock=True)
+    told = text_of(act(admin_client, "subscription", "resume", subscription))
+    assert "has not answered a challenge: resume it once more" in told
+    subscription.refresh_from_db()
+    assert (subscription.status, subscription.locked) == ("disabled", False)
+    act(admin_client, "subscription", "resume", subscription)
+    subscription.refresh_from_db()
+    assert subscription.status == "active"
 
 
 def test_a_disabled_subscription_says_why_and_is_resumed(admin_client, subscription):

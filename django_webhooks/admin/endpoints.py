@@ -17,7 +17,7 @@ from django_webhooks.admin.base import has_any
 from django_webhooks.admin.charts import Chart, last_day, last_week
 from django_webhooks.figures import MOST_WAITING, Sample, backlog_of, newest_of
 from django_webhooks.incidents import ANSWERED_GONE
-from django_webhooks.models import Subscription
+from django_webhooks.models import VOID, Subscription
 
 SHOWN_REASON = 80
 
@@ -153,6 +153,17 @@ def _reasons(subscription: Subscription) -> list[str]:
 
 def _mend_of_disabled(subscription: Subscription) -> str:
     """What to do, by what disabled it."""
+    if subscription.locked and subscription.challenge:
+        return gettext(
+            "Staff disabled it: its owner can't resume it. Nor has its endpoint answered a "
+            "challenge: to resume it lifts the lock alone, and to resume it once more does "
+            "without that answer."
+        )
+    if subscription.challenge == VOID:
+        return gettext(
+            "Its endpoint has not answered a challenge, and its owner has to ask for another. To "
+            "resume it by hand is to do without that answer."
+        )
     if subscription.challenge:
         return gettext(
             "Once its endpoint answers the signed challenge that it was sent, it is active by "

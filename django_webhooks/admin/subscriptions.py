@@ -286,6 +286,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     @admin.action(description=_("Resume"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
         stopped = [each for each in queryset if each.status in (Status.PAUSED, Status.DISABLED)]
+        unverified = [each for each in stopped if each.locked and each.challenge]
         resume = partial(Subscription.resume, unlock=True)
         changed = self._change_status(request, stopped, resume, gettext("Resumed."))
         text = ngettext(
@@ -293,7 +294,16 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             "%(count)d subscriptions are active again.",
             changed,
         )
-        self._tell(request, text, changed, gettext("None of those chosen is paused or disabled."))
+        for each in unverified:
+            self.log_change(request, each, gettext("Lifted the lock."))
+            text_of_lock = gettext(
+                "The lock of “%s” is lifted. Its endpoint has not answered a challenge: resume it "
+                "once more to do without."
+            )
+            self.message_user(request, text_of_lock % each, messages.WARNING)
+        if changed or not unverified:
+            none = gettext("None of those chosen is paused or disabled.")
+            self._tell(request, text, changed, none)
 
     @admin.action(description=_("Disable"), permissions=["change"])
     def disable(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> HttpResponse | None:
