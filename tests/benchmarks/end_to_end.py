@@ -13,6 +13,7 @@ Needs redis-server. Makes and removes a database for each.
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -246,6 +247,7 @@ def main() -> None:
         print("end_to_end: with PostgreSQL and redis-server only.")
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # so that all workers end
     with ExitStack() as stack:
         for each in PEERS:
             each.install()

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ RESULTS = Path(__file__).parent.parent.parent / "build" / "benchmarks"
 
 @contextmanager
 def database() -> Iterator[None]:
+    """A test database, which is removed also when the benchmark is told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
     databases = setup_databases(verbosity=0, interactive=False)
     try:
         yield
