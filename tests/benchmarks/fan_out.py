@@ -71,7 +71,7 @@ def measure(count: int) -> None:
             runs = []
             for _ in range(3):
                 event = wait(1)
-                matching = seconds(lambda event=event: list(match([event], "default")))
+                matching = seconds(lambda event=event: list(match(event, "default")))
                 runs.append((seconds(lambda: fan_out("default")), matching))
             fanning, matching = min(runs)[0], min(run[1] for run in runs)
             print(
