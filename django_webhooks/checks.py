@@ -44,6 +44,27 @@ def check_webhooks(**kwargs: Any) -> list[CheckMessage]:
     return [message for webhook in registry.webhooks for message in _check_webhook(webhook)]
 
 
+@register(TAG)
+def check_examples(**kwargs: Any) -> list[CheckMessage]:
+    """W030: the examples of the catalogue fit their schemas, if jsonschema can tell."""
+    try:
+        validator_class = import_string("jsonschema.Draft202012Validator")
+        best_match = import_string("jsonschema.exceptions.best_match")
+    except ImportError:  # it comes with drf-spectacular
+        return []
+    return [
+        Warning(
+            f"The example of {each.type!r} does not fit its schema: {problem.message}",
+            hint="Mend one of them: your customers write their receivers by both.",
+            id="django_webhooks.W030",
+        )
+        for each in registry.types
+        if each.webhook is None and each.schema and each.example is not None
+        for problem in [best_match(validator_class(each.schema).iter_errors(each.example))]
+        if problem
+    ]
+
+
 @register(TAG, Tags.database)
 def check_signing_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """E007: asked of the databases that `migrate` or `check --database` names; since Django 6.1 of

@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import DatabaseError, models, transaction
+from django.db import models, transaction
 from django.utils import timezone
 
 from django_webhooks import signals
@@ -204,12 +204,11 @@ class Claimer:
         """The rows that may be sent; those that may not are given back, or given up."""
         rows = Delivery.objects.using(self.using).filter(pk__in=ids)
         # Once more, for the subscription may have been paused or given another URL since.
-        mine = rows.held_by(token).sendable().select_related("event")
+        mine = rows.held_by(token).sendable().select_related("event", "subscription")
         try:
             claimed = _read(mine, ids)
             if len(claimed) < len(ids):
                 rows.exclude(pk__in=[each.pk for each in claimed]).release([token])
-            _join_subscriptions(claimed, self.using)
             sendable = [each for each in claimed if not _given_up(each, self.using)]
             return _within_limits(sendable, self.using)
         except Exception:
@@ -309,30 +308,26 @@ def _record_abandoned(rows: Sequence[Candidate], using: str) -> None:
     )
 
 
-def _join_subscriptions(claimed: Sequence[Delivery], using: str) -> None:
-    """One instance for all of its deliveries: to decrypt a secret takes longer than to read it."""
-    rows = Subscription.objects.using(using).filter(
-        pk__in={each.subscription_id for each in claimed}
-    )
-    found: dict[Any, Subscription] = {each.pk: each for each in rows}
-    for each in claimed:
-        each.subscription = found.get(each.subscription_id)
-
-
 def _read(mine: Any, ids: Sequence[int]) -> list[Delivery]:
     """Of a lot with a Delivery that can't be read, each by itself; that one has failed."""
     try:
         return list(mine.filter(pk__in=ids).order_by("pk"))
-    except DatabaseError:
-        raise
-    except Exception as error:
+    except (ValueError, RecursionError) as error:  # as JSON raises them
         if len(ids) > 1:
             return [each for pk in ids for each in _read(mine, [pk])]
         logger.exception("Delivery %s can't be read; it has failed.", ids[0])
-        row = Delivery.objects.using(mine.db).filter(pk__in=ids)
-        if row.complete(Delivery.Status.FAILED, timezone.now(), f"It can't be read: {error!r}"):
-            signals.delivery_failed.send_robust(sender=Delivery, delivery=row.get(), attempt=None)
+        for pk in mine.filter(pk__in=ids).values_list("pk", flat=True):  # if it is still ours
+            row = Delivery.objects.using(mine.db).filter(pk=pk)
+            _fail_unsent(row, f"It can't be read: {error!r}")
         return []
+
+
+def _fail_unsent(row: Any, reason: str) -> None:
+    """It was counted when it was claimed, but no request was made."""
+    row.update(attempt_count=models.F("attempt_count") - 1)
+    if row.complete(Delivery.Status.FAILED, timezone.now(), reason):
+        delivery = row.get()
+        signals.delivery_failed.send_robust(sender=Delivery, delivery=delivery, attempt=None)
 
 
 def _given_up(delivery: Delivery, using: str) -> bool:

@@ -25,7 +25,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_webhooks.exceptions import ConditionError
+from django_webhooks.exceptions import DATA_ERRORS, ConditionError
 
 try:
     import re2
@@ -75,7 +75,7 @@ RE2_MEMORY = 128 << 10
 
 
 class Meter:
-    """What judging may cost, in steps of about two microseconds: so that nobody's rules, however
+    """What judging may cost, in steps of two to five microseconds: so that nobody's rules, however
     many and whatever they look into, hold up all others. The same rules and event cost the same.
     """
 
@@ -415,14 +415,16 @@ class _Leaf:
     value: Any
 
     def cost(self, now: Any) -> float:
-        """The steps of judging the leaf: one, and more for what is long."""
-        size = len(now) if isinstance(now, str | list | dict) else 0
-        values = len(self.value) if isinstance(self.value, list) else 0
-        if self.operator.takes == "pattern" and size <= MAX_MATCHED_LENGTH:
-            return 1 + size * float(_compile(self.value).programsize) / 150
-        if isinstance(now, list) and not self.operator.looks_back:
-            return 1 + size + values
-        return 1 + size / (500 if isinstance(now, str) else 10) + values
+        """The steps of judging the leaf, and no fewer: as they were measured at their worst."""
+        dots = self.field.count(".")
+        steps = 1 + dots**2 / 30
+        if self.operator.looks_back:  # a whole object may be compared with what it was
+            steps += 100 if dots or isinstance(now, list | dict) else 0
+        if self.operator.takes == "pattern":
+            size = len(now) if isinstance(now, str) and len(now) <= MAX_MATCHED_LENGTH else 0
+            return steps + 25 + size * float(_compile(self.value).programsize) / 150
+        values = len(self.value) if isinstance(self.value, list) else 1
+        return steps + _size(now) * max(values, 1)
 
     @property
     def is_negated(self) -> bool:
@@ -436,6 +438,15 @@ class _Leaf:
                 return None
         verdict = self.operator.test(seen, self.value)
         return _not(verdict) if self.is_negated else verdict
+
+
+def _size(now: Any) -> float:
+    """The steps of comparing a value with another."""
+    if isinstance(now, str):
+        return len(now) / 500
+    if isinstance(now, list):
+        return len(now) + sum(len(each) for each in now if isinstance(each, str)) / 500
+    return len(now) / 10 if isinstance(now, dict) else 0
 
 
 class _Missing:
@@ -463,21 +474,21 @@ def _judge(node: Any, facts: Facts) -> bool | None:
     try:
         leaf = _read_leaf(node, "")
         return leaf.judge(_see(leaf.field, facts))
-    except Exception:  # one bad leaf must not silence its neighbours
+    except DATA_ERRORS:  # one bad leaf must not silence its neighbours
         return None
 
 
 def _explain_leaf(node: Any, facts: Facts, path: str, depth: int) -> Verdict:
     try:
         leaf = _read_leaf(node, "", depth)
-    except Exception as error:
+    except DATA_ERRORS as error:
         reason = _("unknown: the condition is malformed (%s)") % error
         return Verdict(None, path, _("malformed condition"), reason)
     sentence = _in_words(leaf, leaf.field, leaf.is_negated)
     try:
         seen = _see(leaf.field, facts)
         value = leaf.judge(seen)
-    except Exception as error:
+    except DATA_ERRORS as error:
         reason = _("unknown: it could not be judged (%s)") % type(error).__name__
         return Verdict(None, path, sentence, reason)
     return Verdict(value, path, sentence, _reason(leaf, seen, value))
@@ -488,7 +499,7 @@ def _describe_leaf(
 ) -> str:
     try:
         leaf = _read_leaf(node, "", depth)
-    except Exception:
+    except DATA_ERRORS:
         return _("malformed condition")
     return _in_words(leaf, label(leaf.field), negated != leaf.is_negated)
 
@@ -623,7 +634,7 @@ def _check_pattern(value: Any, path: str) -> None:
     _check_text(value, path)
     try:
         _compile(value)
-    except Exception as error:  # re2.error, which is not public in all versions
+    except ValueError as error:
         raise ConditionError(path, _("not a regular expression of RE2: %s") % error) from error
 
 
@@ -722,7 +733,10 @@ def _compile(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
     options.max_mem = RE2_MEMORY
-    return re2.compile(pattern, options)
+    try:
+        return re2.compile(pattern, options)
+    except Exception as error:  # re2.error, which is not public in all versions
+        raise ValueError(str(error)) from error
 
 
 _p = gettext_lazy

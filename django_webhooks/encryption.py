@@ -72,7 +72,7 @@ def encrypt(value: Any) -> str:
 def decrypt(token: str) -> Any:
     """The value in `token`; `UnreadableSecret` when none of `SECRET_KEYS` made it."""
     try:
-        return json.loads(_fernet(settings.SECRET_KEYS).decrypt(token))
+        return json.loads(_decrypted(tuple(settings.SECRET_KEYS), token))
     except (InvalidToken, ValueError) as error:
         raise UnreadableSecret(
             "An encrypted value can't be read: put the key it was written with back into "
@@ -87,6 +87,13 @@ def is_current(token: str) -> bool:
     except InvalidToken:
         return False
     return True
+
+
+@lru_cache(maxsize=1000)
+@sensitive_variables()
+def _decrypted(keys: Sequence[str], token: str) -> bytes:
+    """Kept, for a worker reads the secret of a subscription with each of its deliveries."""
+    return _fernet(keys).decrypt(token)
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,10 @@
 
 from django.core.exceptions import ImproperlyConfigured
 
+DATA_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What code raises that meets data it did not expect. The time limit of a task, which may be
+raised anywhere, is none of them: what it cuts short is not to be taken for bad data."""
+
 
 class WebhookError(Exception):
     """The root: catch it to catch them all."""
@@ -24,7 +28,15 @@ class PayloadTooLarge(PayloadError):
 
 
 class SecretError(WebhookError, ValueError):
-    """Not a secret (`whsec_` + base64 of 24 to 64 bytes) or key (`whsk_`, `whpk_`: 32 bytes)."""
+    """Not a secret (`whsec_` + base64 of 24 to 64 bytes) or key (`whsk_`, `whpk_`: 32 bytes).
+
+    `problem` is for whoever wrote it; `hint` for whoever can call a function.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        self.problem = problem
+        self.hint = hint
+        super().__init__(f"{problem} {hint}".strip())
 
 
 class SignatureError(WebhookError, ValueError):

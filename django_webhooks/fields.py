@@ -134,38 +134,46 @@ def _fields_at(path: str, described: Iterable[Iterable[Field]]) -> list[Field]:
 
 def doubts(
     pattern: str, tree: Any, types: Sequence[EventType], described: Described | None = None
-) -> list[Doubt]:
+) -> Iterator[Doubt]:
     """What in a valid tree can never be true of the `types`, those that the pattern names."""
-    leaves = list(conditions.leaves(tree))
     described = {} if described is None else described
-    fields = [fields_of(each, described) for each in types] if leaves else []
-    found = []
-    for path, leaf in leaves:
-        operator = conditions.OPERATORS[leaf["op"]]
-        if all(fields) and not any(_leads_to(leaf["field"], each) for each in fields):
-            message = _("%(pattern)s publishes no field “%(field)s”: this is never known.")
-            found.append(Doubt(path, message % {"pattern": pattern, "field": leaf["field"]}))
-        elif operator.looks_back and not any(each.action == UPDATED for each in types):
-            message = _("“%(op)s” is never known here: %(pattern)s has no value before the change.")
-            found.append(Doubt(path, message % {"op": operator.phrase, "pattern": pattern}))
-        elif operator.compares:
-            known = _fields_at(leaf["field"], fields)
-            found += [Doubt(path, message) for message in _never(leaf, known)]
-    return found
+    fields = [fields_of(each, described) for each in types]
+    for path, leaf in conditions.leaves(tree):
+        if message := _doubt(leaf, pattern, types, fields):
+            yield Doubt(path, message)
+
+
+def _doubt(
+    leaf: dict[str, Any],
+    pattern: str,
+    types: Sequence[EventType],
+    fields: Sequence[Sequence[Field]],
+) -> str:
+    operator = conditions.OPERATORS[leaf["op"]]
+    if all(fields) and not any(_leads_to(leaf["field"], each) for each in fields):
+        message = _("%(pattern)s publishes no field “%(field)s”: this is never known.")
+        return message % {"pattern": pattern, "field": leaf["field"]}
+    if operator.looks_back and not any(each.action == UPDATED for each in types):
+        message = _("“%(op)s” is never known here: %(pattern)s has no value before the change.")
+        return message % {"op": operator.phrase, "pattern": pattern}
+    if operator.compares:
+        return next(_never(leaf, _fields_at(leaf["field"], fields)), "")
+    return ""
 
 
 def _never(leaf: dict[str, Any], known: Sequence[Field]) -> Iterator[str]:
     """What is said of values that none of the fields can have."""
+    choices: dict[str, Any] = {}
+    if all(field.choices for field in known):
+        choices = {str(choice): choice for field in known for choice in field.choices}
     value = leaf["value"]
     for each in (value if isinstance(value, list) else [value]) if known else []:
         words = {"field": leaf["field"], "value": conditions.show_value(each)}
         if not any(conditions.is_comparable(each, field.kind) for field in known):
             yield _("%(field)s can't be compared with %(value)s: this is never known.") % words
-        elif each is not None and all(field.choices for field in known):
-            choices = {str(choice): choice for field in known for choice in field.choices}
-            if str(each) not in choices:
-                words["choices"] = ", ".join(map(conditions.show_value, choices.values()))
-                yield _("%(field)s is never %(value)s, only one of %(choices)s.") % words
+        elif each is not None and choices and str(each) not in choices:
+            words["choices"] = conditions.show_value([*choices.values()])
+            yield _("%(field)s is never %(value)s, only one of %(choices)s.") % words
 
 
 def _walk(schema: Any, kinds: Mapping[str, Kind], prefix: str = "") -> Iterator[Field]:

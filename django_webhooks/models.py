@@ -357,7 +357,8 @@ class Subscription(models.Model):
         try:
             signing.decode_secret(value)
         except SecretError as error:
-            raise ValidationError({"secret": [str(error)]}) from error
+            problem = [error.problem, *_for_operators(error.hint)]
+            raise ValidationError({"secret": problem}) from error
         self.secrets = make_secrets(value)
 
     @property
@@ -439,9 +440,9 @@ class Subscription(models.Model):
         its endpoint has not answered is waived. What is locked is resumed with `unlock` only; if
         a challenge is unanswered, too, that lifts the lock alone, and False is returned.
         """
-        if unlock and self.locked and self.challenge:
-            still = {"disabled_reason": UNANSWERED, "challenge": self.challenge}
-            self._change_status(self.Status.DISABLED, models.Q(locked=True), **still)
+        unverified = models.Q(locked=True) & ~models.Q(challenge="")
+        still = {"disabled_reason": UNANSWERED, "challenge": models.F("challenge")}
+        if unlock and self._change_status(self.Status.DISABLED, unverified, **still):
             return False
         stopped = models.Q(status__in=[self.Status.PAUSED, self.Status.DISABLED])
         return self._reactivate(stopped if unlock else stopped & models.Q(locked=False))
@@ -464,7 +465,9 @@ class Subscription(models.Model):
         answer already, that is void, and another has to be sent. With `lock` its owner can't
         resume it.
         """
-        void = VOID if self.challenge else ""
+        # By what stands in the row now: it may have got one since it was read.
+        none = models.When(challenge="", then=models.Value(""))
+        void = models.Case(none, default=models.Value(VOID))
         return self._change_status(
             self.Status.DISABLED,
             models.Q(status__in=only_from) if only_from else models.Q(),
@@ -492,8 +495,12 @@ class Subscription(models.Model):
         rows = Subscription.objects.using(using).filter(only, pk=self.pk)
         if not on_contention(partial(rows.update, **changes), using):
             return False
+        computed = [name for name, value in changes.items() if hasattr(value, "resolve_expression")]
         for name, value in changes.items():
-            setattr(self, name, value)
+            if name not in computed:
+                setattr(self, name, value)
+        if computed:
+            self.refresh_from_db(using=using, fields=computed)
         self._remember()
         return True
 

@@ -79,13 +79,21 @@ def redeliver(deliveries: Iterable[Delivery]) -> int:
 
 
 def recover(
-    subscription: Subscription, since: datetime, *, dry_run: bool = False, most: int | None = None
+    subscription: Subscription,
+    since: datetime,
+    *,
+    until: datetime | None = None,
+    dry_run: bool = False,
+    most: int | None = None,
 ) -> int:
     """Redeliver what has failed of the events since then. Returns how many (would be).
 
-    With `most` the oldest of so many.
+    With `until` only of those before; with `most` so many, the oldest.
     """
-    failed = failed_since(subscription, since).only("pk").order_by("pk")[:most]
+    failed = failed_since(subscription, since)
+    if until is not None:
+        failed = failed.filter(event__occurred_at__lt=until)
+    failed = failed.only("pk").order_by("pk")[:most]
     return failed.count() if dry_run else redeliver(failed)
 
 

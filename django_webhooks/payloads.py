@@ -270,8 +270,9 @@ def field_schema(field: Any, *, nullable: bool = False) -> dict[str, Any]:
     if name in FORMATS:
         schema["format"] = FORMATS[name]
     choices = getattr(field, "flatchoices", None)
-    if choices and "type" in schema:
-        schema["enum"] = [value for value, _ in choices]
+    # Decimals are published with the digits that the database gives them.
+    if choices and "type" in schema and schema.get("format") != "decimal":
+        schema["enum"] = to_json([value for value, _ in choices])
         schema["enum"] += [""] if getattr(field, "blank", False) and name == "text" else []
         schema["enum"] += [None] if nullable else []
     if nullable and "type" in schema:

@@ -114,24 +114,11 @@ class ModelWebhook:
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema of `get_data()`, as far as it is known."""
-        root: dict[str, Any] = {"type": "object", "properties": {}}
-        for path, (_kind, schema) in self._described().items():
-            *parents, name = path.split(".")
-            branch = root
-            for parent in parents:
-                branch = branch["properties"].setdefault(
-                    parent, {"type": "object", "properties": {}}
-                )
-            branch["properties"][name] = schema
-        return root
+        return _nest_schema(self._described())
 
     def example(self) -> dict[str, Any]:
         """`get_data()` as it might be, made from what `schema()` knows."""
-        values = {
-            tuple(path.split(".")): _sample(schema)
-            for path, (_, schema) in self._described().items()
-        }
-        made: dict[str, Any] = payloads.nest(values)
+        made: dict[str, Any] = sample(self.schema())
         return made
 
     def _described(self) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -205,13 +192,29 @@ _SAMPLES: Mapping[str, Any] = {
 """A value for each format and type of JSON Schema."""
 
 
-def _sample(schema: Mapping[str, Any]) -> Any:
-    """A value that the schema of a field allows."""
+def sample(schema: Mapping[str, Any]) -> Any:
+    """A value that a simple JSON Schema allows: of its first type, with all of its properties."""
+    if "const" in schema:
+        return schema["const"]
     if schema.get("enum"):
         return schema["enum"][0]
+    if "properties" in schema:
+        return {name: sample(each) for name, each in schema["properties"].items()}
     types = schema.get("type", [])
     first = types if isinstance(types, str) else next(iter(types), None)
     return _SAMPLES.get(schema.get("format") or "", _SAMPLES.get(str(first)))
+
+
+def _nest_schema(described: Mapping[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """The schema of an object, from those at its dotted paths; an object's own comes before."""
+    root: dict[str, Any] = {"type": "object", "properties": {}}
+    for path, (_kind, schema) in described.items():
+        *parents, name = path.split(".")
+        branch = root
+        for parent in parents:
+            branch = branch["properties"].setdefault(parent, {"type": "object", "properties": {}})
+        branch["properties"][name] = schema
+    return root
 
 
 _ACTION_WORDS: Mapping[str, Callable[[], str]] = {
@@ -426,6 +429,7 @@ _SERIALIZER_KINDS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "TimeField": ("time", {"type": "string", "format": "time"}),
     "DurationField": ("duration", {"type": "string"}),
     "UUIDField": ("uuid", {"type": "string", "format": "uuid"}),
+    "MultipleChoiceField": ("list", {"type": "array"}),
     "ManyRelatedField": ("list", {"type": "array"}),
     "ListField": ("list", {"type": "array"}),
     "ListSerializer": ("list", {"type": "array"}),
@@ -448,15 +452,41 @@ def _describe_fields(
         if getattr(serializer_field, "write_only", False):
             continue
         path = f"{prefix}{name}"
+        found[path] = _describe_field(serializer_field)
         nested = getattr(serializer_field, "fields", None)
         if nested is not None:
             found.update(_describe_fields(nested, f"{path}."))
-            continue
-        kind, schema = _serializer_kind(type(serializer_field))
-        if getattr(serializer_field, "allow_null", False) and isinstance(schema.get("type"), str):
-            schema = {**schema, "type": [schema["type"], "null"]}
-        found[path] = kind, schema
     return found
+
+
+def _describe_field(serializer_field: Any) -> tuple[str, dict[str, Any]]:
+    kind, schema = _serializer_kind(type(serializer_field))
+    schema = dict(schema)
+    if hasattr(serializer_field, "fields"):
+        kind, schema = "object", {"type": "object", "properties": {}}
+    elif kind == "list":
+        schema["items"] = _schema_of_items(serializer_field)
+    elif kind == "text" and (choices := getattr(serializer_field, "choices", None)):
+        schema["enum"] = payloads.to_json([*choices])
+        schema["enum"] += [""] if getattr(serializer_field, "allow_blank", False) else []
+    # A nested object that is only read is null where its relation is, whatever it allows.
+    is_read = hasattr(serializer_field, "fields") and serializer_field.read_only
+    if getattr(serializer_field, "allow_null", False) or is_read:
+        types = schema.get("type", [])
+        if types:
+            schema["type"] = [*([types] if isinstance(types, str) else types), "null"]
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+    return kind, schema
+
+
+def _schema_of_items(serializer_field: Any) -> dict[str, Any]:
+    child = getattr(serializer_field, "child", None)
+    if child is None:
+        return {}
+    if hasattr(child, "fields"):
+        return _nest_schema(_describe_fields(child.fields, ""))
+    return _describe_field(child)[1]
 
 
 def _serializer_kind(cls: type[Any]) -> tuple[str, dict[str, Any]]:

@@ -84,18 +84,19 @@ def public_key_of(key: str) -> str:
 
 def decode_secret(secret: str) -> bytes:
     """The key inside `secret`, 24 to 64 bytes; SecretError (which never quotes it) otherwise."""
-    key = _decode(PREFIX, secret, "A secret", "use generate_secret()")
+    key = _decode(PREFIX, secret, "A secret", "Use generate_secret().")
     if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
         raise SecretError(
             f"A secret is {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes in base64, "
-            f"this one is {len(key)}: use generate_secret()."
+            f"this one is {len(key)}.",
+            "Use generate_secret().",
         )
     return key
 
 
 def decode_public_key(key: str) -> bytes:
     """The 32 bytes inside `key`; SecretError otherwise."""
-    return _decode_key(PUBLIC_PREFIX, key, "A public key", "use public_key_of()")
+    return _decode_key(PUBLIC_PREFIX, key, "A public key", "Use public_key_of().")
 
 
 def sign(secrets: str | Sequence[str], id: str, timestamp: int, body: bytes | str) -> str:
@@ -160,25 +161,25 @@ def _encode(prefix: str, key: bytes) -> str:
 
 def _decode(prefix: str, secret: str, what: str, mend: str) -> bytes:
     if not _has_prefix(secret, prefix):
-        raise SecretError(f"{what} starts with {prefix}: {mend}.")
+        raise SecretError(f"{what} starts with {prefix}, and base64 follows.", mend)
     try:
         key = base64.b64decode(secret.removeprefix(prefix), validate=True)
     except ValueError:
         key = None
     if key is None:
-        raise SecretError(f"What follows {prefix} is not base64: {mend}.")
+        raise SecretError(f"What follows {prefix} is not base64.", mend)
     return key
 
 
 def _decode_key(prefix: str, key: str, what: str, mend: str) -> bytes:
     decoded = _decode(prefix, key, what, mend)
     if len(decoded) != KEY_BYTES:
-        raise SecretError(f"{what} is {KEY_BYTES} bytes in base64, not {len(decoded)}: {mend}.")
+        raise SecretError(f"{what} is {KEY_BYTES} bytes in base64, not {len(decoded)}.", mend)
     return decoded
 
 
 def _decode_signing_key(key: str) -> bytes:
-    return _decode_key(SIGNING_PREFIX, key, "A signing key", "use generate_signing_key()")
+    return _decode_key(SIGNING_PREFIX, key, "A signing key", "Use generate_signing_key().")
 
 
 def _signer(key: str) -> Ed25519PrivateKey:

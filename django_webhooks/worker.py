@@ -267,11 +267,14 @@ class Pipeline:
 
     def __exit__(self, *error: object) -> None:
         """Also after a time-out: no thread is waited for, what was not begun is given back."""
+        done = [each for each in self.under_way if each.done() and not each.cancelled()]
         try:
-            self._settle([self._take(each) for each in list(self.under_way) if each.done()])
-            self._give_back()
+            self._settle([self._take(each) for each in done])
         finally:
-            self._closing.close()
+            try:
+                self._give_back()
+            finally:
+                self._closing.close()
 
     def run(self, out_of_time: Callable[[], bool]) -> DrainResult:
         while not out_of_time():
@@ -302,8 +305,10 @@ class Pipeline:
         recently = time.monotonic() - RECENT
         most = self.places + sum(1 for moment in self._came_back if moment > recently)
         wanted = most - len(self.under_way)
-        # Claiming by ones and twos costs as many queries as by dozens.
-        if wanted <= 0 or (self.under_way and wanted < max(self.places // 4, most // 3)):
+        # Claiming by ones and twos costs as many queries as by dozens. But where nothing comes
+        # back, a free place is not to wait for others to be.
+        enough = most // 3 if most > self.places else 1
+        if wanted < enough:
             return Claimed()
         flying = [each.delivery for each in self.under_way.values()]
         claimed = self._claimer.claim(wanted, flying)
@@ -403,11 +408,10 @@ def _is_work_left() -> bool:
 
 def _wake_when_due() -> None:
     """Have a backend with timers come back for the next retry; the others have the sweep."""
-    wait = _wait_for_work()
-    if wait is None or wait > SOON:
-        return
     try:
-        get_backend().wake_at(outbox_aliases()[0], timezone.now() + wait)
+        wait = _wait_for_work()
+        if wait is not None and wait <= SOON:
+            get_backend().wake_at(outbox_aliases()[0], timezone.now() + wait)
     except Exception:
         logger.exception("No worker could be woken for what is due soon; the sweep takes it.")
 

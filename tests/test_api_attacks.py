@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from django_webhooks import outbox
 from django_webhooks.api import serializers, views
-from django_webhooks.models import UNANSWERED, Attempt, Event, Rule, Subscription
+from django_webhooks.models import UNANSWERED, VOID, Attempt, Event, Rule, Subscription
 from tests.api import DELIVERIES, PAID, PREVIEW, SUBSCRIPTIONS, URL, at, client_of, deliver, make
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("unlimited")]
@@ -133,6 +133,16 @@ def test_only_a_cursor_that_was_given_is_blamed(
 
 
 # Staff and owners
+
+
+def test_a_challenge_that_came_while_staff_were_reading_is_kept_by_their_lock(me: User) -> None:
+    mine = make(me)
+    outbox.publish_challenge(Subscription.objects.get())
+    mine.disable("Complaints.", lock=True)  # as it was read before
+    assert mine.challenge == VOID
+    assert not mine.resume(unlock=True)
+    mine.refresh_from_db()
+    assert (mine.status, mine.locked) == ("disabled", False)
 
 
 def test_what_staff_locked_is_led_nowhere_else(
@@ -267,6 +277,15 @@ def test_rules_that_are_no_list_are_told_so_where_they_stand(api: APIClient) -> 
     told = api.post(SUBSCRIPTIONS, {"url": URL, "rules": "x"}).json()
     assert list(told) == ["rules"]
     assert "list" in told["rules"][0]
+
+
+def test_of_very_many_warnings_the_first_are_told(api: APIClient) -> None:
+    never = [
+        rule(conditions={"field": f"nothing{n}", "op": "in", "value": [1] * 9}) for n in range(30)
+    ]
+    made = api.post(SUBSCRIPTIONS, {"url": URL, "rules": never}).json()
+    assert len(made["warnings"]) == 21
+    assert made["warnings"][-1].startswith("And more")
 
 
 @pytest.mark.parametrize(

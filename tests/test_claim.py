@@ -217,6 +217,26 @@ def test_backlog_of_a_limited_subscription_holds_up_no_other(subscribe, receiver
     assert 12 <= paths.count("/hook/limited") <= 18
 
 
+def test_an_endpoint_that_begins_to_hang_holds_up_no_other(subscribe, receiver, configure):
+    """It had earned three quarters of the places; the others are free, and are used."""
+    configure(CONCURRENCY=16, TIMEOUT=5)
+    over = threading.Event()
+    hangs = subscribe("*", url=f"{receiver.url}/hangs")
+    make_due(hangs, 60, age=100)
+    drain()
+    receiver.answer = lambda request: over.wait(4) and 204 if "hangs" in request.path else 204
+    make_due(hangs, 40, age=100)
+    make_due(subscribe("*", url=f"{receiver.url}/well"), 10, age=-0.5)  # once all of it hang
+    timer = threading.Timer(3, over.set)
+    timer.start()
+    began = time.monotonic()
+    drain(max_seconds=2)
+    timer.join()
+    arrived = [request.at - began for request in receiver.requests if "well" in request.path]
+    assert len(arrived) == 10
+    assert max(arrived) < 1.5
+
+
 @pytest.mark.parametrize(("rate", "sent"), [(1e-300, 1), (1e-12, 1), (1e12, 3), (1e300, 3)])
 def test_rate_that_no_form_takes_breaks_nothing(subscribe, receiver, rate, sent):
     odd = subscribe("*", url=f"{receiver.url}/odd")

@@ -434,7 +434,7 @@ def test_judging_a_well_formed_condition_translates_nothing(op):
 
 class Explosive(dict):
     def __contains__(self, key):
-        raise RuntimeError("boom")
+        raise LookupError("boom")
 
 
 MALFORMED = [

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future
 from uuid import uuid4
 
 import pytest
@@ -517,6 +518,15 @@ def test_status_tells_the_backlog_and_fails_over_the_lag(subscribe):
     assert caught.value.returncode == 1
     call_command("webhooks_drain", stdout=io.StringIO())
     assert re.search(r"worker seen: +\d s ago", status("--max-lag", "1"))
+
+
+def test_what_was_given_back_when_it_is_cut_short_is_no_result():
+    """Between the cancelling of a request and its being forgotten."""
+    with pytest.raises(TimeoutError), worker.Pipeline("default") as pipeline:
+        future = Future()
+        future.cancel()
+        pipeline.under_way[future] = worker.UnderWay(Delivery(), 0.0)
+        raise TimeoutError
 
 
 @pytest.mark.parametrize("odd", ["nan", "inf", "1e300", "-1", "soon"])

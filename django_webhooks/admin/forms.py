@@ -271,4 +271,4 @@ class RuleForm(ModelErrorsForm):
         if malformed := conditions.problems(rule.conditions):  # a row from elsewhere
             return [Doubt(each.path, each.message) for each in malformed]
         types = registry.matching(rule.event_type)
-        return doubts(rule.event_type, rule.conditions, types, self.described)
+        return [*doubts(rule.event_type, rule.conditions, types, self.described)]

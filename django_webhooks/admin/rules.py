@@ -200,7 +200,7 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         # Asked anew: the instance remembers the rules as they were before.
         for rule in Rule.objects.filter(subscription=form.instance).order_by("pk"):
             types = registry.matching(rule.event_type)
-            found = doubts(rule.event_type, rule.conditions, types)
+            found = [*doubts(rule.event_type, rule.conditions, types)]
             if found:
                 messages.warning(request, self._warning(rule, found))
 

@@ -4,6 +4,7 @@ Loaded where `drf_spectacular` is in `INSTALLED_APPS`. The requests need its set
 `"OAS_VERSION": "3.1.1"`, for OpenAPI 3.0 has no place for them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -107,7 +108,7 @@ def _subscriptions(view: Any) -> dict[str, Any]:
             one(many=True),
             400,
             404,
-            parameters=[serializers.SubscriptionFilterSerializer],
+            parameters=[view.filter_serializer_class],
         ),
         "create": _operation(
             _("Create a subscription"),
@@ -412,10 +413,14 @@ def add_webhooks(result: Schema, generator: Any, request: Any, public: bool) -> 
         for each in registry.offered(for_owner=True)
     }
     webhooks = result.setdefault("webhooks", {})
-    for name, (description, data) in (offered | OWN_DATA).items():
+    named: Counter[str] = Counter()
+    for name, (description, data) in sorted((offered | OWN_DATA).items()):
         component = component_of(name)
+        named[component] += 1
+        if (number := named[component]) > 1:  # "billing.invoice_paid" beside "billing.invoice.paid"
+            component += str(number)
         components[component] = body_schema(name, data)
-        webhooks[name] = {"post": _request(name, str(description), component)}
+        webhooks[name] = {"post": _request(component, str(description))}
     return result
 
 
@@ -455,10 +460,10 @@ def body_schema(event_type: str, data: Schema) -> Schema:
     }
 
 
-def _request(event_type: str, description: str, component: str) -> Schema:
+def _request(component: str, description: str) -> Schema:
     content = {"schema": {"$ref": f"#/components/schemas/{component}"}}
     return {
-        "operationId": event_type.replace(".", "_"),
+        "operationId": component.replace("Payload", "Request", 1),
         "description": description,
         "tags": ["events"],
         "parameters": [

@@ -6,10 +6,11 @@ came back from an endpoint is told in codes only: bodies and details of the netw
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from math import isfinite
 from operator import attrgetter
 from typing import Any
@@ -20,6 +21,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from rest_framework import ISO_8601, serializers
+from rest_framework.settings import api_settings
 
 from django_webhooks.conditions import MAX_PATTERN_SIZE, pattern_size, problems
 from django_webhooks.conf import MAX_TIMEOUT, settings
@@ -38,7 +40,7 @@ from django_webhooks.models import (
     Rule,
     Subscription,
 )
-from django_webhooks.registry import EventType, registry
+from django_webhooks.registry import EventType, registry, sample
 
 logger = logging.getLogger("django_webhooks")
 
@@ -51,6 +53,8 @@ MALFORMED = {"malformed": True}
 
 MAX_RULES_BYTES = 64 << 10
 """Of all rules of a subscription, as JSON: lists show them whole, and each event meets them."""
+
+MAX_WARNINGS = 20
 
 SHOWN_ATTEMPTS = 100
 """The newest; redelivering makes ever more."""
@@ -131,8 +135,9 @@ class RuleListSerializer(serializers.ListSerializer[Any]):
             return super().to_internal_value(data)
         except serializers.ValidationError as error:
             found: Any = error.detail
-            if isinstance(found, dict) and "non_field_errors" in found:  # no list, or too long
-                found = found["non_field_errors"]
+            key = api_settings.NON_FIELD_ERRORS_KEY
+            if isinstance(found, dict) and key in found:  # no list, or too long
+                found = found[key]
             if isinstance(found, dict) and all(isinstance(key, int) for key in found):
                 found = [found.get(index, {}) for index in range(len(data))]
             raise serializers.ValidationError(found) from None
@@ -224,19 +229,23 @@ class SubscriptionSerializer(serializers.ModelSerializer[Subscription]):
         rules = list(subscription.rules.all())
         if not rules:
             return [gettext("It has no rules: it is sent test events only. Write some.")]
-        found = []
+        found = [*islice(self._warnings(rules), MAX_WARNINGS + 1)]
+        if len(found) > MAX_WARNINGS:
+            found[-1] = gettext("And more: mend these first.")
+        return found
+
+    def _warnings(self, rules: Sequence[Rule]) -> Iterator[str]:
         for index, rule in enumerate(rules):
             for doubt in self._doubts(rule):
                 path = ".".join(filter(None, ["conditions", doubt.path]))
-                found.append(f"rules[{index}].{path}: {doubt.message}")
-        return found
+                yield f"rules[{index}].{path}: {doubt.message}"
 
     @cached_property
     def described(self) -> Described:
         """The fields of event types, remembered for as long as an answer is made."""
         return {}
 
-    def _doubts(self, rule: Rule) -> list[Doubt]:
+    def _doubts(self, rule: Rule) -> Iterable[Doubt]:
         if problems(rule.conditions):  # a row from elsewhere
             return [Doubt("", gettext("They are malformed, and never known: write them anew."))]
         types = registry.matching(rule.event_type, for_owner=self.context["view"].for_owner)
@@ -392,6 +401,9 @@ class RotateSecretSerializer(serializers.Serializer[Any]):
 
 class RecoverSerializer(serializers.Serializer[Any]):
     since = MomentField(write_only=True, help_text=_("Of the events that occurred then or later."))
+    until = MomentField(
+        required=False, write_only=True, help_text=_("Only of those that occurred before.")
+    )
     dry_run = FlagField(default=False, write_only=True, help_text=_("Only count them."))
     count = serializers.IntegerField(
         read_only=True, help_text=_("How many are sent again, or would be.")
@@ -493,9 +505,11 @@ class EventTypeSerializer(serializers.Serializer[Any]):
 
     def get_example(self, event_type: EventType) -> Any:
         """What is published, as it might be."""
-        if event_type.example is None and event_type.webhook:
+        if event_type.example is not None:
+            return event_type.example
+        if event_type.webhook:
             return described(event_type.webhook.example)
-        return event_type.example
+        return sample(event_type.schema) if event_type.schema else None
 
     def get_schema(self, event_type: EventType) -> dict[str, Any]:
         """JSON Schema of the object, or of what is published."""

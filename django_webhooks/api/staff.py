@@ -10,7 +10,11 @@ from rest_framework.request import Request
 
 from django_webhooks.api import views
 from django_webhooks.api.base import OwnedView
-from django_webhooks.api.serializers import NewSubscriptionSerializer, SubscriptionSerializer
+from django_webhooks.api.serializers import (
+    NewSubscriptionSerializer,
+    SubscriptionFilterSerializer,
+    SubscriptionSerializer,
+)
 from django_webhooks.conf import settings
 from django_webhooks.models import Delivery, Subscription
 
@@ -30,8 +34,8 @@ class StaffPermission(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         verb = MAY.get(getattr(view, "action", None) or "list", view.other_actions)
         permission = f"django_webhooks.{verb}_{view.managed}"
-        user = request.user
-        return bool(user.is_active and user.is_staff and user.has_perm(permission))
+        user: Any = request.user  # None for the anonymous, if the project has it so
+        return bool(user and user.is_active and user.is_staff and user.has_perm(permission))
 
 
 class StaffView(OwnedView):
@@ -83,11 +87,16 @@ class StaffNewSubscriptionSerializer(NewSubscriptionSerializer):
         fields = ["owner", *NewSubscriptionSerializer.Meta.fields]
 
 
+class StaffSubscriptionFilterSerializer(SubscriptionFilterSerializer):
+    owner = OwnerField(required=False)
+
+
 class SubscriptionViewSet(StaffView, views.SubscriptionViewSet):
     """Everybody's, and nobody's. No quota, and no challenge: staff know what they do."""
 
     serializer_class = StaffSubscriptionSerializer
     new_serializer_class = StaffNewSubscriptionSerializer
+    filter_serializer_class = StaffSubscriptionFilterSerializer
     verifies_endpoints = False
     unlocks = True
 

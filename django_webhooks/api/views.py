@@ -12,7 +12,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Exists, F, OuterRef, Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -57,6 +57,7 @@ class SubscriptionViewSet(
     pagination_class = FromSetting("API_PAGINATION_CLASS", lambda: Pages)
     lookup_value_regex = "[^/]+"  # so that whatever is no id is refused here, as JSON
     new_serializer_class = serializers.NewSubscriptionSerializer
+    filter_serializer_class = serializers.SubscriptionFilterSerializer
     filter_backends = [Ordering]  # not the project's, which know nothing of what may be asked
     orderings = {"-created_at": ("-created_at", "-id"), "created_at": ("created_at", "id")}
     costly_actions = frozenset(
@@ -79,7 +80,7 @@ class SubscriptionViewSet(
 
     def filtered(self, subscriptions: QuerySet[Subscription]) -> QuerySet[Subscription]:
         """As the query parameters ask."""
-        parameters = serializers.SubscriptionFilterSerializer(data=self.request.query_params.dict())
+        parameters = self.filter_serializer_class(data=self.request.query_params.dict())
         parameters.is_valid(raise_exception=True)
         return subscriptions.filter(**parameters.validated_data)
 
@@ -198,7 +199,7 @@ class SubscriptionViewSet(
 
     @action(detail=True, methods=["post"], serializer_class=serializers.RecoverSerializer)
     def recover(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Sends again what has failed of the events since then; `dry_run` only counts.
+        """Sends again what has failed of the events in that time; `dry_run` only counts.
 
         Up to 10,000, the oldest first: where `count` says so many, ask again.
         """
@@ -241,9 +242,12 @@ class SubscriptionViewSet(
         subscription = serializer.save(owner=self.owner, **once)
         most = settings.MAX_SUBSCRIPTIONS_PER_OWNER
         if most is not None and self.subscriptions().count() > most:
-            raise Conflict(
-                _("You have %d subscriptions, which is the most: delete one first.") % most
+            text = ngettext(
+                "You may have %d subscription: delete the one there is first.",
+                "You may have %d subscriptions: delete one first.",
+                most,
             )
+            raise Conflict(text % most)
         if self.verifies_endpoints:
             outbox.publish_challenge(subscription)
         return subscription
@@ -373,7 +377,9 @@ def lock_owner(owner: Any, using: str) -> None:
     """Nobody else makes a subscription of this owner's until the transaction ends."""
     features = connections[using].features
     if features.has_select_for_update:
-        rows = type(owner)._base_manager.using(using).filter(pk=owner.pk)
+        # Not the owner's own type: a session's user is a lazy object.
+        model = Subscription.owner.field.related_model
+        rows = model._base_manager.using(using).filter(pk=owner.pk)
         no_key = features.has_select_for_no_key_update  # or whoever refers to it would wait, too
         list(rows.select_for_update(no_key=no_key).values_list("pk"))
     else:  # SQLite: whoever writes holds the lock for all
