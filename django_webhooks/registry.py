@@ -170,9 +170,11 @@ class EventType:
 
     @property
     def label(self) -> str:
-        """In words: "order updated"."""
+        """In words: "order updated". Of what is published by hand its name is all that is known:
+        "shop.stock_low" is "stock low"."""
         if self.webhook is None:
-            return self.type
+            _first, _dot, rest = self.type.partition(".")
+            return (rest or self.type).replace(".", " ").replace("_", " ")
         return f"{self.webhook.model._meta.verbose_name} {_ACTION_WORDS[self.action]()}"
 
 

@@ -691,6 +691,12 @@ def test_a_viewer_can_not_act_on_a_subscription_even_by_hand(viewer, subscriptio
     assert 'name="action"' not in text_of(viewer.get(url))
 
 
+def test_redeliver_says_what_waits_until_its_subscription_is_resumed(admin_client, delivery):
+    delivery.subscription.pause()
+    told = messages_of(act(admin_client, "delivery", "redeliver", delivery))
+    assert "1 of them waits until its subscription is resumed." in told
+
+
 def test_a_viewer_can_not_redeliver_even_by_hand(viewer, delivery):
     before = Delivery.objects.values().get()
     act(viewer, "delivery", "redeliver", delivery, _from_page="1")

@@ -82,11 +82,7 @@ def _app_of(event_type: EventType) -> str:
 
 
 def _label(pattern: str) -> str:
-    words = registry.describe(pattern)
-    if words == pattern:  # published by hand: its name is all that is known
-        _first, _dot, rest = pattern.partition(".")
-        words = (rest or pattern).replace(".", " ").replace("_", " ")
-    return f"{capfirst(words)} ({pattern})"
+    return f"{capfirst(registry.describe(pattern))} ({pattern})"
 
 
 def _describe_pattern(pattern: str, types: Sequence[EventType]) -> str:

@@ -310,6 +310,13 @@ class DeliveryAdmin(ReadOnlyAdmin):
                 "%(count)d delivery is sent again.", "%(count)d deliveries are sent again.", sent
             )
             self.message_user(request, text % {"count": sent}, messages.SUCCESS)
+        if waiting := sum(map(_is_stopped, free)):
+            text = ngettext(
+                "%(count)d of them waits until its subscription is resumed.",
+                "%(count)d of them wait until their subscriptions are resumed.",
+                waiting,
+            )
+            self.message_user(request, text % {"count": waiting}, messages.WARNING)
         if skipped := len(chosen) - sent:
             text = ngettext(
                 "%(count)d was skipped: it is in flight, or its subscription was deleted.",
