@@ -12,7 +12,6 @@ from django_webhooks.api import views
 from django_webhooks.api.base import OwnedView
 from django_webhooks.api.serializers import (
     NewSubscriptionSerializer,
-    SubscriptionFilterSerializer,
     SubscriptionSerializer,
 )
 from django_webhooks.conf import settings
@@ -87,8 +86,15 @@ class StaffNewSubscriptionSerializer(NewSubscriptionSerializer):
         fields = ["owner", *NewSubscriptionSerializer.Meta.fields]
 
 
-class StaffSubscriptionFilterSerializer(SubscriptionFilterSerializer):
+class StaffSubscriptionFilterSerializer(serializers.ModelSerializer[Subscription]):
+    """The query parameters of staff's list of subscriptions."""
+
+    status = serializers.ChoiceField(choices=Subscription.Status.choices, required=False)
     owner = OwnerField(required=False)
+
+    class Meta:
+        model = Subscription
+        fields = ["status", "owner"]
 
 
 class SubscriptionViewSet(StaffView, views.SubscriptionViewSet):

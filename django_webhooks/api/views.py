@@ -57,7 +57,7 @@ class SubscriptionViewSet(
     pagination_class = FromSetting("API_PAGINATION_CLASS", lambda: Pages)
     lookup_value_regex = "[^/]+"  # so that whatever is no id is refused here, as JSON
     new_serializer_class = serializers.NewSubscriptionSerializer
-    filter_serializer_class = serializers.SubscriptionFilterSerializer
+    filter_serializer_class: type[BaseSerializer[Any]] = serializers.SubscriptionFilterSerializer
     filter_backends = [Ordering]  # not the project's, which know nothing of what may be asked
     orderings = {"-created_at": ("-created_at", "-id"), "created_at": ("created_at", "id")}
     costly_actions = frozenset(
