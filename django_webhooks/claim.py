@@ -55,6 +55,7 @@ class Candidate:
     subscription_id: uuid.UUID
     lease_token: uuid.UUID | None
     attempt_count: int
+    first_attempt: int
     now: Any
     max_per_second: float | None
     next_slot_at: Any
@@ -75,11 +76,11 @@ class Candidate:
         return _turns(self.max_per_second, self.next_slot_at, self.now)
 
 
+OWN_COLUMNS = ("pk", "subscription_id", "lease_token", "attempt_count", "first_attempt", "now")
 COLUMNS: Mapping[str, str] = {
-    name: name if name in ("pk", "subscription_id", "lease_token", "attempt_count", "now")
-    else f"subscription__{name}"
+    name: name if name in OWN_COLUMNS else f"subscription__{name}"
     for name in Candidate.__dataclass_fields__
-}  # fmt: skip
+}
 
 
 class Pace:
@@ -300,6 +301,7 @@ def _record_abandoned(rows: Sequence[Candidate], using: str) -> None:
         Attempt(
             delivery_id=row.pk,
             number=row.attempt_count,
+            is_first=row.attempt_count == row.first_attempt,
             started_at=row.now - LEASE,
             error="abandoned",
             detail="The worker that had begun it never wrote its result.",

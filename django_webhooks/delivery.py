@@ -316,6 +316,7 @@ def _attempt(outcome: Outcome, *, stale: bool) -> Attempt:
     return Attempt(
         delivery=outcome.delivery,
         number=outcome.delivery.attempt_count,
+        is_first=outcome.delivery.round == 1,
         started_at=outcome.started_at,
         duration_ms=exchange.duration_ms,
         url=outcome.url,

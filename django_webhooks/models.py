@@ -876,6 +876,8 @@ class Attempt(models.Model):
         Delivery, verbose_name=_("delivery"), on_delete=models.CASCADE, related_name="attempts"
     )
     number = models.PositiveIntegerField(_("number"))
+    is_first = models.BooleanField(default=False, editable=False)
+    """Of its round: the first of all, and the first after each redelivery."""
     started_at = models.DateTimeField(_("started"))
     duration_ms = models.PositiveIntegerField(_("duration (ms)"), default=0)
     url = models.CharField(_("URL"), max_length=2048)

@@ -10,7 +10,7 @@ from django_webhooks import outbox
 from django_webhooks.backends import get_backend
 from django_webhooks.backends.base import QueueBackend
 from django_webhooks.exceptions import PayloadError, PayloadTooLarge, UnknownEventType
-from django_webhooks.models import Delivery, Event, Rule, Subscription
+from django_webhooks.models import Attempt, Delivery, Event, Rule, Subscription
 from django_webhooks.outbox import publish, publish_test, recover, redeliver
 from django_webhooks.signals import event_published
 from django_webhooks.worker import drain
@@ -327,6 +327,19 @@ def test_redelivery_hurries_a_waiting_retry_and_skips_what_is_in_flight(subscrib
     assert len(receiver.requests) == 2
     Delivery.objects.update(lease_token="00000000-0000-0000-0000-000000000001")
     assert redeliver(Delivery.objects.all()) == 0
+
+
+@committed
+def test_each_round_of_attempts_is_told_from_the_one_before(subscribe, receiver, configure):
+    configure(RETRY_SCHEDULE=[0])
+    receiver.answer = lambda request: 500
+    subscribe("*")
+    Order.objects.create(number="1")
+    for _ in range(3):
+        drain()
+        redeliver(Delivery.objects.all())
+    firsts = Attempt.objects.order_by("number").values_list("is_first", flat=True)
+    assert list(firsts) == [True, False] * 3
 
 
 @committed

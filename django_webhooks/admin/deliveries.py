@@ -349,7 +349,7 @@ def timeline(delivery: Delivery, attempts: Sequence[Attempt]) -> list[Step]:
         Step(_moment(delivery.created_at), "", gettext("Compared with the rules"), matched),
     ]
     for attempt in reversed(attempts):
-        if attempt.number == delivery.first_attempt > 1:
+        if attempt.is_first and attempt.number > 1:
             steps.append(Step("", "", gettext("Redelivered"), gettext("A new round begins.")))
         steps.append(
             Step(

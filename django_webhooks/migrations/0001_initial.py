@@ -57,6 +57,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('number', models.PositiveIntegerField(verbose_name='number')),
                 ('started_at', models.DateTimeField(verbose_name='started')),
+                ('is_first', models.BooleanField(default=False, editable=False)),
                 ('duration_ms', models.PositiveIntegerField(default=0, verbose_name='duration (ms)')),
                 ('url', models.CharField(max_length=2048, verbose_name='URL')),
                 ('request_headers', models.JSONField(default=dict, verbose_name='request headers')),
