@@ -15,6 +15,7 @@ from django_webhooks.admin import catalogue
 from django_webhooks.capture import UID
 from django_webhooks.models import Delivery, Event, Subscription
 from django_webhooks.registry import EventType, ModelWebhook, registry
+from django_webhooks.signing import generate_signing_key
 from tests.shop.models import Customer, Order, Unheard
 from tests.test_admin import messages_of, page, text_of, typed, user_with
 
@@ -45,6 +46,13 @@ def order(subscription) -> Order:
     made.status = "paid"
     made.save()
     return made
+
+
+@pytest.fixture
+def signing_keys(settings) -> list[str]:
+    keys = [generate_signing_key()]
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "SIGNING_KEYS": keys}
+    return keys
 
 
 # What is said of a rule
@@ -359,6 +367,67 @@ def test_an_object_that_can_not_be_rendered_says_why(admin_client, order, monkey
     response = ask(admin_client, "object", type="shop.order.updated", object=order.pk)
     assert "ValueError: <i>no</i>" in text_of(response)
     assert "<i>" not in response.content.decode()
+
+
+def test_a_trial_on_events_is_on_those_of_the_owner_in_the_form(admin_client, order, subscription):
+    mine, other = User.objects.create_user("mine"), User.objects.create_user("other")
+    Event.objects.update(owner=mine)
+    none = "No event of this type"
+
+    def shown(**fields) -> str:
+        return text_of(ask(admin_client, "try", PAID, **fields))
+
+    one = "1 of the last 1 event would have matched."
+    assert one in shown(owner="", subscription="")
+    assert one in shown(owner=mine.pk, subscription="")
+    assert none in shown(owner=other.pk, subscription="")
+    Subscription.objects.update(owner=other)
+    assert none in shown(subscription=subscription.pk)  # as it is saved, where none is posted
+    assert one in shown(subscription=subscription.pk, owner=mine.pk)
+
+
+def test_what_would_be_sent_is_by_the_form_and_not_by_what_is_saved(
+    admin_client, order, subscription, signing_keys
+):
+    def tried(**fields):
+        fields = {"type": "shop.order.updated", "object": order.pk, **fields}
+        return ask(admin_client, "object", subscription=fields.pop("subscription", ""), **fields)
+
+    new = {"url": "https://new.example.com/in", "signature": "v1a", "headers": '{"X-New": "x"}'}
+    for pk in (subscription.pk, ""):
+        shown = text_of(tried(subscription=pk, owner="", **new))
+        assert "POST https://new.example.com/in\n" in shown
+        assert "webhook-signature: v1a,••••••" in shown
+        assert "X-New: ••••••" in shown
+        assert "Authorization" not in shown
+        assert "can’t be saved" not in shown
+    kept = text_of(tried(subscription=subscription.pk, **{**new, "headers": ""}))
+    assert "Authorization: ••••••" in kept
+    before = Subscription.objects.values().get()
+    assert (before["url"], before["signature"]) == (URL, "v1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem", "posted"),
+    [
+        ({"url": ""}, "URL: This field is required.", "POST https://…\n"),
+        ({"url": "ftp://x.example"}, "URL: ", "POST ftp://x.example\n"),
+        ({"url": URL, "headers": "{"}, "Headers: This is not valid JSON.", f"POST {URL}\n"),
+        ({"url": URL, "headers": '{"host": "x"}'}, "Headers: ", f"POST {URL}\n"),
+        ({"url": URL, "signature": "v1a"}, "v1a is not offered here.", f"POST {URL}\n"),
+    ],
+)
+def test_what_would_be_sent_says_what_is_wrong_with_the_form(
+    admin_client, order, subscription, fields, problem, posted
+):
+    Subscription.objects.update(name="a\nb")  # of what is not posted nothing is said
+    for pk in (subscription.pk, ""):
+        fields = {"type": "shop.order.updated", "object": order.pk, "subscription": pk, **fields}
+        shown = text_of(ask(admin_client, "object", **fields))
+        assert "can’t be saved as it stands" in shown
+        assert problem in shown
+        assert posted in shown
+        assert "line break" not in shown
 
 
 def test_an_object_of_another_owner_would_not_be_sent(admin_client, order, subscription):

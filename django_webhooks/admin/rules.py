@@ -24,7 +24,7 @@ from django.views.decorators.http import require_POST
 from django_webhooks import fanout
 from django_webhooks.admin.base import has_any, printable
 from django_webhooks.admin.catalogue import describe_catalogue
-from django_webhooks.admin.forms import RuleForm
+from django_webhooks.admin.forms import RuleForm, TriedSubscriptionForm
 from django_webhooks.admin.rehearsal import rehearse
 from django_webhooks.admin.why import show
 from django_webhooks.fields import ENTER, Described, Doubt, doubts
@@ -36,6 +36,10 @@ OFFERED_OBJECTS = 20
 SHOWN_LABEL = 100
 SHOWN_DOUBTS = 3
 SHOWN_SENTENCE = 160
+NO_URL = "https://…"
+TRIED_FIELDS = ("url", "owner", "signature", "headers")
+"""What of a subscription decides about a request."""
+
 NAMED = 5
 """Objects that an answer names."""
 
@@ -223,7 +227,10 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         if not form.is_valid():
             return self._show_trial(request, {"problems": form.judge()["problems"]})
         rule = form.save(commit=False)
-        found = fanout.preview(rule.event_type, rule.conditions, using=_database())
+        subscription, _problems = self._subscription(request, "owner")
+        found = fanout.preview(
+            rule.event_type, rule.conditions, owner=subscription.owner_id, using=_database()
+        )
         matched = ngettext(
             "%(matched)d of the last %(checked)d event would have matched.",
             "%(matched)d of the last %(checked)d events would have matched.",
@@ -251,10 +258,16 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
             return self._show_trial(request, {"problems": [{"message": message}]})
         [instance] = found
         rule = form.save(commit=False)
-        subscription = self._subscription(request)
+        subscription, doubts = self._subscription(request, *TRIED_FIELDS)
         rehearsal = rehearse(event_type, instance, rule, subscription)
         verdict = show([rehearsal.verdict]) if rehearsal.verdict else ""
-        context = {"rehearsal": rehearsal, "rule": rule, "verdict": verdict, "object": instance}
+        context = {
+            "rehearsal": rehearsal,
+            "rule": rule,
+            "verdict": verdict,
+            "object": instance,
+            "subscription_problems": doubts,
+        }
         return self._show_trial(request, context)
 
     def offer_objects(self, request: HttpRequest) -> HttpResponse:
@@ -341,13 +354,22 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
             text = gettext("There is no %s with this key. By name none can be found.")
         return text % options.verbose_name
 
-    def _subscription(self, request: HttpRequest) -> Subscription:
-        """The one whose page this is; on the page of a new one, one like any other."""
+    def _subscription(self, request: HttpRequest, *fields: str) -> tuple[Subscription, list[str]]:
+        """The one whose page this is, or a new one, with those fields as they are posted; and what
+        is wrong with them. It is not to be saved.
+        """
         key = request.POST.get("subscription")
         found = self.get_object(request, key) if key else None
-        if found is not None and self.has_view_or_change_permission(request, found):
-            return found  # type: ignore[no-any-return]
-        return Subscription(url="https://…")
+        if found is None or not self.has_view_or_change_permission(request, found):
+            found = Subscription(url=NO_URL)
+        posted = [name for name in fields if name in request.POST]
+        made = self.get_form(request, found, form=TriedSubscriptionForm, fields=posted)
+        form = made({name: request.POST[name] for name in posted}, instance=found)
+        assert isinstance(form, TriedSubscriptionForm)
+        problems = form.problems()
+        if not request.POST.get("url", NO_URL).strip():
+            found.url = NO_URL
+        return found, problems
 
 
 def _rows(ask: Callable[[], models.QuerySet[Any]]) -> list[Any]:
