@@ -430,6 +430,22 @@ def test_what_would_be_sent_says_what_is_wrong_with_the_form(
         assert "line break" not in shown
 
 
+@pytest.mark.parametrize(
+    ("tree", "headline"),
+    [
+        ({}, "this would be sent:"),
+        (BIG, "nothing would be sent, for the conditions do not hold:"),
+        (PAID, "it can’t be told whether this would be sent, for nothing has changed here"),
+        ({"all": [PAID, BIG]}, "nothing would be sent, for the conditions do not hold:"),
+    ],
+)
+def test_what_is_unknown_of_an_object_is_not_said_not_to_hold(admin_client, order, tree, headline):
+    fields = {"type": "shop.order.updated", "object": order.pk}
+    shown = text_of(ask(admin_client, "object", tree, **fields))
+    assert f"For “A-1” {headline}" in shown
+    assert shown.count("For “A-1”") == 1
+
+
 def test_an_object_of_another_owner_would_not_be_sent(admin_client, order, subscription):
     subscription.owner = User.objects.create_user("someone")
     subscription.save()
