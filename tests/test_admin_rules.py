@@ -581,6 +581,8 @@ def test_the_event_page_speaks_plainly(admin_client, order):
     shown = text_of(admin_client.get(page("event_change", Event.objects.latest("pk").pk)))
     assert "Compared with the rules:" in shown
     assert "It has not been compared with the rules yet" in shown
+    assert "will fire</span>" in shown
+    assert "did not fire" not in shown
     assert "by it a loop is found and ended" in shown
     visible = re.sub(r"<[^>]*>", " ", shown).lower()
     assert not re.search(r"fan(ned)?[ -]out|\bhops\b", visible)

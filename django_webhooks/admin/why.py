@@ -27,8 +27,17 @@ class Why:
     """None: the subscription has no rules."""
 
     @property
-    def fired(self) -> bool:
-        return self.explanation is not None and self.explanation.fired
+    def outcome(self) -> str:
+        return self.explanation.outcome if self.explanation else _("has no rules")
+
+    @property
+    def kind(self) -> str:
+        """The colour of the badge."""
+        if self.explanation is None:
+            return "cancelled"
+        if self.explanation.fired:
+            return "succeeded"
+        return "pending" if self.explanation.waits else "cancelled"
 
     @property
     def rule(self) -> Rule | None:
