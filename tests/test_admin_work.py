@@ -554,6 +554,18 @@ def test_the_overview_tells_whether_a_worker_is_alive_and_what_to_do_if_none_is(
     assert re.search(r"the oldest for 2\shours", shown)
 
 
+def test_a_worker_that_was_seen_just_now_is_not_well_while_something_is_late(admin_client, deliver):
+    Watch.objects.create(seen_at=timezone.now() - timedelta(minutes=2))
+    delivery = deliver("pending", attempt=False)
+    for seconds, late in ((30, False), (90, True)):
+        at = timezone.now() - timedelta(seconds=seconds)
+        Delivery.objects.filter(pk=delivery.pk).update(next_attempt_at=at)
+        shown = overview_of(admin_client)
+        assert ("worker alive</span>" in shown) == (not late)
+        assert ('webhooks-paused">worker alive, but late</span>' in shown) == late
+        assert ("start more workers" in shown) == late
+
+
 def test_the_overview_tells_throughput_failures_and_whom_to_look_after(
     admin_client, deliver, subscription
 ):
