@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_webhooks import worker
-from django_webhooks.admin import base, deliveries, mends, overview, subscriptions
+from django_webhooks.admin import base, deliveries, display, mends, overview, subscriptions
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
 from django_webhooks.outbox import publish_challenge
 from tests.shop.models import Order
@@ -107,6 +107,38 @@ def test_the_page_tells_why_an_endpoint_is_held_back_and_how_it_does(
     assert re.search(r"Waiting</dt>\s*<dd><b>1</b>", shown)
     assert 'aria-label="Last 24 hours: 3 attempts, 2 of them failed' in shown
     assert page("delivery_changelist") + f"?subscription__id__exact={subscription.pk}" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "held", "shown"),
+    [(-30, None, "due now"), (30, None, "in 30 seconds"), (-30, 40, "in 40 seconds")],
+)
+def test_the_next_attempt_is_never_in_the_past(
+    admin_client, subscription, deliver, monkeypatch, seconds, held, shown
+):
+    deliver("pending")
+    now = timezone.now()
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now)
+    Delivery.objects.update(next_attempt_at=now + timedelta(seconds=seconds))
+    Subscription.objects.update(held_until=held and now + timedelta(seconds=held))
+    found = text_of(admin_client.get(page("subscription_change", subscription.pk)))
+    assert re.search(rf"Next attempt</dt>\s*<dd><b>{shown}</b>", found)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "now"),
+        (0.4, "now"),
+        (-0.4, "now"),
+        (1, "in 1 second"),
+        (-2, "2 seconds ago"),
+    ],
+)
+def test_an_age_of_no_seconds_is_now(monkeypatch, seconds, words):
+    now = timezone.now()
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now)
+    assert display.age(now + timedelta(seconds=seconds)) == words
 
 
 @pytest.mark.parametrize("status", ["active", "paused", "disabled", "completed"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
@@ -67,15 +68,21 @@ def of(site: Any, request: HttpRequest, subscription: Subscription) -> EndpointH
         Tile(gettext("Waiting"), display.count(backlog.count, MOST_WAITING), oldest or ""),
     ]
     if subscription.challenge or subscription.status not in STOPPED:
-        next_at = backlog.next_attempt_at
-        at = (display.age(next_at), display.moment(next_at)) if next_at else ("-",)
-        tiles.append(Tile(gettext("Next attempt"), *at))
+        tiles.append(_next_attempt(subscription, backlog.next_attempt_at, now))
     return EndpointHealth(
         badges=_badges(subscription),
         reasons=_reasons(subscription),
         tiles=tiles,
         charts=[last_day(sample, now), last_week(sample, now)],
     )
+
+
+def _next_attempt(subscription: Subscription, at: datetime | None, now: datetime) -> Tile:
+    name = gettext("Next attempt")
+    if at is None:
+        return Tile(name, "-")
+    at = max(at, subscription.held_until or at)
+    return Tile(name, display.age(at) if at > now else gettext("due now"), display.moment(at))
 
 
 def durations(sample: Sample) -> list[Tile]:
