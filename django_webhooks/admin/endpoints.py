@@ -140,16 +140,9 @@ def _reasons(subscription: Subscription) -> list[str]:
     elif subscription.status == Status.COMPLETED:
         found.append(gettext("It was to fire once, and has."))
     if subscription.failing_since and subscription.status != Status.DISABLED:
-        words = {
-            "since": display.plain_moment(subscription.failing_since),
-            "count": subscription.failure_count,
-        }
-        if subscription.failure_count > 1:
-            found.append(
-                gettext("Its requests have failed since %(since)s: %(count)d in a row.") % words
-            )
-        else:
-            found.append(gettext("Its requests have failed since %(since)s.") % words)
+        # Without `failure_count`: retries do not count there, so no figure beside it would agree.
+        since = display.plain_moment(subscription.failing_since)
+        found.append(gettext("Its requests have failed since %s.") % since)
     if subscription.held_until and subscription.held_until > timezone.now():
         found.append(
             gettext("The endpoint is held back until %s, then tried with one request.")
