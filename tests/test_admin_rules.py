@@ -13,7 +13,7 @@ from django.urls import reverse
 from django_webhooks import fields, outbox, worker
 from django_webhooks.admin import catalogue
 from django_webhooks.capture import UID
-from django_webhooks.models import Delivery, Event, Subscription
+from django_webhooks.models import Delivery, Event, Rule, Subscription
 from django_webhooks.registry import EventType, ModelWebhook, registry
 from django_webhooks.signing import generate_signing_key
 from tests.shop.models import Customer, Order, Unheard
@@ -560,6 +560,31 @@ def test_the_builder_is_answered_only_to_posts_of_our_own_pages(db, view):
     response = ask(Client(), view, BIG)
     assert response.status_code == 302
     assert "/login/" in response.url
+
+
+# Who may only look
+
+
+def test_who_may_only_look_reads_conditions_in_words_with_the_json_below(subscription):
+    tree = {"all": [PAID, {"not": {"any": [BIG, {"field": "<b>", "op": "exists"}]}}]}
+    subscription.rules.create(event_type="shop.order.*", conditions=tree)
+    subscription.rules.create(event_type="shop.item.*")
+    Rule.objects.bulk_create(  # from elsewhere
+        [Rule(subscription=subscription, event_type="x", conditions={"all": 3})]
+    )
+    shown = text_of(
+        user_with("view_subscription").get(page("subscription_change", subscription.pk))
+    )
+    words = "all of", "status changes to “paid”", "not", "any of", "total is at least 1000"
+    place = 0
+    for each in words:
+        place = shown.index(f"<span>{each}</span>", place)
+    assert shown.index("The same as JSON") > place
+    assert shown.index('"op": "changed_to"') > place
+    assert "No conditions: each event of this type is sent." in shown
+    assert "malformed condition" in shown
+    assert "Empty: always" not in shown
+    assert '"all": 3' in shown
 
 
 # Why, and why not

@@ -16,17 +16,19 @@ from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import path, reverse
+from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from django_webhooks import fanout
+from django_webhooks.admin import display
 from django_webhooks.admin.base import has_any, printable
 from django_webhooks.admin.catalogue import describe_catalogue
 from django_webhooks.admin.forms import RuleForm, TriedSubscriptionForm
 from django_webhooks.admin.rehearsal import rehearse
-from django_webhooks.admin.why import show
+from django_webhooks.admin.why import show, show_conditions
 from django_webhooks.fields import ENTER, Described, Doubt, doubts
 from django_webhooks.models import Event, Rule, Subscription
 from django_webhooks.registry import EventType, registry
@@ -50,6 +52,9 @@ VIEWS = {
     "objects": "django_webhooks_rule_objects",
 }
 """What the builder asks for, and the names of the URLs."""
+
+READ_FIELDS = ("shown_conditions", "conditions_json")
+"""What those see of a rule's conditions who may not change them."""
 
 CONNECTIVES = {
     "all": _("All of these hold"),
@@ -162,6 +167,26 @@ class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_add_permission(request, obj)
+
+    # For whom the builder is not
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if self.has_change_permission(request, obj):
+            return super().get_fields(request, obj)
+        return ["event_type", *READ_FIELDS]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if self.has_change_permission(request, obj) else READ_FIELDS
+
+    @admin.display(description=_("conditions"))
+    def shown_conditions(self, rule: Rule) -> Any:
+        return show_conditions(rule.conditions) if rule.conditions else TEXTS["always"]
+
+    @admin.display(description=_("the same as JSON"))
+    def conditions_json(self, rule: Rule) -> SafeString:
+        return display.pretty(rule.conditions)
+
+    # The builder
 
     def _describe_builder(
         self, request: HttpRequest, obj: Any, described: Described
