@@ -224,6 +224,25 @@ def test_recovery_tells_how_many_before_it_is_confirmed(admin_client, subscripti
     assert "Recovered 1 deliveries" in LogEntry.objects.get().change_message
 
 
+def test_recovery_tells_what_has_failed_and_waits_for_its_next_attempt(
+    admin_client, subscription, deliver
+):
+    def shown() -> str:
+        return text_of(act(admin_client, "subscription", "recover", subscription))
+
+    deliver("pending", attempt=False)
+    deliver("pending", lease_token=uuid4())
+    assert "next attempt" not in shown()
+    deliver("pending")
+    found = shown()
+    assert "Nothing has failed of the events since" in found
+    assert "1 delivery that has failed so far waits for its next attempt:\nit comes by" in found
+    deliver("pending")
+    assert "2 deliveries that have failed so far wait for their next attempt:" in shown()
+    Subscription.objects.update(status="disabled")
+    assert "it comes once the subscription is resumed." in shown()
+
+
 def test_recovery_begins_before_the_endpoint_failed(admin_client, subscription, deliver):
     Subscription.objects.update(failing_since=timezone.now() - 30 * HOUR)
     deliver("failed", ago=40 * HOUR)

@@ -368,7 +368,14 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         if since is None or "confirmed" not in request.POST:
             title = gettext("Recover what has failed")
             rows = failed_since(subscription, since) if since else Delivery.objects.none()
-            more = {"form": form, "since": since, "since_text": since and plain_moment(since)}
+            retried = waiting_of(subscription).filter(attempt_count__gt=0)
+            more = {
+                "form": form,
+                "since": since,
+                "since_text": since and plain_moment(since),
+                "retried": _counted(retried),
+                "is_stopped": subscription.status in endpoints.STOPPED,
+            }
             return self._ask(request, "recover", title, subscription, **more, **_counted(rows))
         count = redeliver(
             failed_since(subscription, since).only("pk").order_by("pk")[:MOST_AT_ONCE]
