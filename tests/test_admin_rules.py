@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from django_webhooks import fields, outbox, worker
 from django_webhooks.admin import catalogue
+from django_webhooks.admin.display import plain_moment
 from django_webhooks.capture import UID
 from django_webhooks.models import Delivery, Event, Rule, Subscription
 from django_webhooks.registry import EventType, ModelWebhook, registry
@@ -279,6 +280,8 @@ def test_trying_counts_what_would_have_matched_and_says_what_each_condition_said
     shown = text_of(response)
     assert "1 of the last 2 events would have matched." in shown
     assert "Nearly matching" in shown
+    for event in Event.objects.filter(type="shop.order.updated"):
+        assert plain_moment(event.occurred_at) in shown  # with its zone
     assert "total 740.00 is not at least 1000" in shown
     assert "total 1540.00 is at least 1000" in shown
 

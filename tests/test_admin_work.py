@@ -221,7 +221,7 @@ def test_recovery_tells_how_many_before_it_is_confirmed(admin_client, subscripti
     recent.refresh_from_db()
     old.refresh_from_db()
     assert (recent.status, old.status) == ("pending", "failed")
-    assert "Recovered 1 deliveries" in LogEntry.objects.get().change_message
+    assert "Recovered 1 delivery that" in LogEntry.objects.get().change_message
 
 
 def test_recovery_tells_what_has_failed_and_waits_for_its_next_attempt(
@@ -284,6 +284,7 @@ def test_what_waits_is_cancelled_once_that_is_confirmed(admin_client, subscripti
     other = deliver("pending", to=Subscription.objects.create(url=URL))
     response = act(admin_client, "subscription", "cancel_waiting", subscription)
     assert "1 delivery waits to be sent." in text_of(response)
+    assert "It is not sent any more." in text_of(response)
     assert not Delivery.objects.filter(status="cancelled").exists()
     response = act(admin_client, "subscription", "cancel_waiting", subscription, confirmed="1")
     assert messages_of(response) == ["1 delivery is cancelled."]
@@ -291,7 +292,7 @@ def test_what_waits_is_cancelled_once_that_is_confirmed(admin_client, subscripti
         each.refresh_from_db()
     assert (waiting.status, waiting.reason) == ("cancelled", "Cancelled by staff.")
     assert (flying.status, other.status) == ("pending", "pending")
-    assert LogEntry.objects.get().change_message == "Cancelled 1 deliveries."
+    assert LogEntry.objects.get().change_message == "Cancelled 1 delivery."
 
 
 @pytest.mark.parametrize("action", ["recover", "cancel_waiting"])

@@ -312,7 +312,10 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _verdicts(self, rule: Rule, events: Any) -> list[Any]:
         verdicts = fanout.judge(rule.conditions, events)
-        return [(event, show([verdict])) for event, verdict in zip(events, verdicts, strict=True)]
+        return [
+            (event, display.moment(event.occurred_at), show([verdict]))
+            for event, verdict in zip(events, verdicts, strict=True)
+        ]
 
     def _published(self, request: HttpRequest) -> EventType:
         """The type that is asked for, if its objects may be seen."""

@@ -380,7 +380,11 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         count = redeliver(
             failed_since(subscription, since).only("pk").order_by("pk")[:MOST_AT_ONCE]
         )
-        told = gettext("Recovered %(count)d deliveries that had failed since %(since)s.")
+        told = ngettext(
+            "Recovered %(count)d delivery that had failed since %(since)s.",
+            "Recovered %(count)d deliveries that had failed since %(since)s.",
+            count,
+        )
         self.log_change(
             request, subscription, told % {"count": count, "since": since.isoformat(" ", "seconds")}
         )
@@ -402,7 +406,8 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             counted = _counted(waiting_of(subscription))
             return self._ask(request, "cancel_waiting", title, subscription, **counted)
         count = cancel_waiting(subscription, gettext("Cancelled by staff."))
-        self.log_change(request, subscription, gettext("Cancelled %d deliveries.") % count)
+        told = ngettext("Cancelled %d delivery.", "Cancelled %d deliveries.", count)
+        self.log_change(request, subscription, told % count)
         text = ngettext(
             "%(count)d delivery is cancelled.", "%(count)d deliveries are cancelled.", count
         )
