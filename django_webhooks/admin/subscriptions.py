@@ -13,9 +13,9 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db import models
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.html import format_html, format_html_join
@@ -476,6 +476,13 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             text = format_html(gettext("The public key of “{}” is {}."), obj, _public_keys(obj))
             messages.success(request, text)
         return super().response_add(request, obj, post_url_continue)
+
+    def response_post_save_add(self, request: HttpRequest, obj: Subscription) -> Any:
+        """Who may only add, and so not see the list, comes back to a page that shows the secret."""
+        if self.has_view_or_change_permission(request):
+            return super().response_post_save_add(request, obj)
+        name = "admin:django_webhooks_subscription_add"
+        return HttpResponseRedirect(reverse(name, current_app=self.admin_site.name))
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
