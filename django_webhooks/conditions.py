@@ -736,7 +736,9 @@ def _compile(pattern: str) -> Any:
     try:
         return re2.compile(pattern, options)
     except Exception as error:  # re2.error, which is not public in all versions
-        raise ValueError(str(error)) from error
+        said = error.args[0] if error.args else ""
+        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        raise ValueError(text) from error
 
 
 _p = gettext_lazy

@@ -56,6 +56,8 @@ ROWS = 500
 VALUES = 10_000
 """Ids that are named in one statement; SQLite takes 32,766."""
 
+ACTIVE = Subscription.Status.ACTIVE
+
 Kinds = Mapping[str, Mapping[str, str]]
 """For `conditions.Facts`: event type → path → kind."""
 
@@ -97,6 +99,19 @@ class Explanation:
     reason: str
     """Why the conditions were not even asked, or the reason of the verdict."""
     verdict: conditions.Verdict | None = None
+    waits: bool = False
+    """No worker has compared the event with the rules yet."""
+    will_fire: bool = False
+    """It waits, and would fire as both are now."""
+
+    @property
+    def outcome(self) -> str:
+        """In two or three words."""
+        if self.fired:
+            return _("fired")
+        if self.will_fire:
+            return _("will fire")
+        return _("not compared yet") if self.waits else _("did not fire")
 
 
 @dataclass(frozen=True)
@@ -388,7 +403,7 @@ def _still_to_be_had(matches: Sequence[Match], using: str) -> list[Match]:
     free = {
         pk: mode
         for pk, mode, status in _lock({each.rule.subscription_id for each in matches}, using)
-        if mode != Subscription.Mode.ONE_TIME or status == Subscription.Status.ACTIVE
+        if mode != Subscription.Mode.ONE_TIME or status == ACTIVE
     }
     kept, completed = [], []
     for each in matches:
@@ -488,28 +503,31 @@ def _is_public(event: Event) -> bool:
 
 def _explain(rule: Rule, event: Event, facts: conditions.Facts) -> Explanation:
     subscription = rule.subscription
+    found = partial(Explanation, rule, waits=event.fanned_out_at is None)
     if rule.event_type not in patterns_of(event.type):
-        return Explanation(rule, False, why_deaf(rule, event))
+        return found(False, why_deaf(rule, event))
     if event.error:
-        return Explanation(rule, False, _("The event is sent to nobody: ") + event.error)
+        return found(False, _("The event is sent to nobody: ") + event.error)
     if not may_receive(subscription.owner_id, event):
-        return Explanation(rule, False, _("The event belongs to another owner."))
+        return found(False, _("The event belongs to another owner."))
     verdict = conditions.explain(rule.conditions, facts)
-    fired = verdict.value is True
-    if fired and (cut := event.why_cut(subscription.pk, subscription.owner_id)):
-        return Explanation(rule, False, cut, verdict)
-    if fired and not event.deliveries.filter(subscription=subscription).exists():
-        return Explanation(rule, False, _why_undelivered(subscription, event), verdict)
-    return Explanation(rule, fired, verdict.reason or verdict.sentence, verdict)
+    holds = verdict.value is True
+    if holds and (cut := event.why_cut(subscription.pk, subscription.owner_id)):
+        return found(False, cut, verdict)
+    if holds and not event.deliveries.filter(subscription=subscription).exists():
+        will_fire = event.fanned_out_at is None and subscription.status == ACTIVE
+        reason = _why_undelivered(subscription, event)
+        return found(False, reason, verdict, will_fire=will_fire)
+    return found(holds, verdict.reason or verdict.sentence, verdict)
 
 
 def _why_undelivered(subscription: Subscription, event: Event) -> str:
     """Why there is no delivery, although the conditions of a rule hold now."""
-    if event.fanned_out_at is None:
+    if event.fanned_out_at is None and subscription.status == ACTIVE:
         return _("The conditions hold: a worker will make the delivery.")
-    if subscription.created_at > event.fanned_out_at:
+    if event.fanned_out_at is not None and subscription.created_at > event.fanned_out_at:
         return _("The conditions hold, but the subscription was made after this event.")
-    if subscription.status != Subscription.Status.ACTIVE:
+    if subscription.status != ACTIVE:
         reason = _("The conditions hold, but there is no delivery: the subscription is %s now.")
         return reason % subscription.get_status_display()
     return _(

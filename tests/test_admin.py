@@ -719,6 +719,16 @@ def test_who_may_change_subscriptions_may_change_their_rules(subscription):
     assert subscription.rules.get().event_type == "*"
 
 
+def test_who_may_only_add_is_shown_the_new_secret_once(db):
+    client = user_with("add_subscription")
+    response = client.post(page("subscription_add"), typed(name="Mine"), follow=True)
+    secret = Subscription.objects.get().secret
+    assert text_of(response).count(f">{secret}</code>") == 1
+    assert any("was added" in each for each in messages_of(response))
+    for name in ("subscription_add", "subscription_changelist"):
+        assert secret not in text_of(client.get(page(name)))
+
+
 def test_who_may_only_add_gets_no_further(db, subscription):
     client = user_with("add_subscription")
     rule = {"event_type": "*", "conditions": ""}

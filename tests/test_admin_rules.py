@@ -12,9 +12,11 @@ from django.urls import reverse
 
 from django_webhooks import fields, outbox, worker
 from django_webhooks.admin import catalogue
+from django_webhooks.admin.display import plain_moment
 from django_webhooks.capture import UID
-from django_webhooks.models import Delivery, Event, Subscription
+from django_webhooks.models import Delivery, Event, Rule, Subscription
 from django_webhooks.registry import EventType, ModelWebhook, registry
+from django_webhooks.signing import generate_signing_key
 from tests.shop.models import Customer, Order, Unheard
 from tests.test_admin import messages_of, page, text_of, typed, user_with
 
@@ -45,6 +47,13 @@ def order(subscription) -> Order:
     made.status = "paid"
     made.save()
     return made
+
+
+@pytest.fixture
+def signing_keys(settings) -> list[str]:
+    keys = [generate_signing_key()]
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "SIGNING_KEYS": keys}
+    return keys
 
 
 # What is said of a rule
@@ -271,6 +280,8 @@ def test_trying_counts_what_would_have_matched_and_says_what_each_condition_said
     shown = text_of(response)
     assert "1 of the last 2 events would have matched." in shown
     assert "Nearly matching" in shown
+    for event in Event.objects.filter(type="shop.order.updated"):
+        assert plain_moment(event.occurred_at) in shown  # with its zone
     assert "total 740.00 is not at least 1000" in shown
     assert "total 1540.00 is at least 1000" in shown
 
@@ -359,6 +370,83 @@ def test_an_object_that_can_not_be_rendered_says_why(admin_client, order, monkey
     response = ask(admin_client, "object", type="shop.order.updated", object=order.pk)
     assert "ValueError: <i>no</i>" in text_of(response)
     assert "<i>" not in response.content.decode()
+
+
+def test_a_trial_on_events_is_on_those_of_the_owner_in_the_form(admin_client, order, subscription):
+    mine, other = User.objects.create_user("mine"), User.objects.create_user("other")
+    Event.objects.update(owner=mine)
+    none = "No event of this type"
+
+    def shown(**fields) -> str:
+        return text_of(ask(admin_client, "try", PAID, **fields))
+
+    one = "1 of the last 1 event would have matched."
+    assert one in shown(owner="", subscription="")
+    assert one in shown(owner=mine.pk, subscription="")
+    assert none in shown(owner=other.pk, subscription="")
+    Subscription.objects.update(owner=other)
+    assert none in shown(subscription=subscription.pk)  # as it is saved, where none is posted
+    assert one in shown(subscription=subscription.pk, owner=mine.pk)
+
+
+def test_what_would_be_sent_is_by_the_form_and_not_by_what_is_saved(
+    admin_client, order, subscription, signing_keys
+):
+    def tried(**fields):
+        fields = {"type": "shop.order.updated", "object": order.pk, **fields}
+        return ask(admin_client, "object", subscription=fields.pop("subscription", ""), **fields)
+
+    new = {"url": "https://new.example.com/in", "signature": "v1a", "headers": '{"X-New": "x"}'}
+    for pk in (subscription.pk, ""):
+        shown = text_of(tried(subscription=pk, owner="", **new))
+        assert "POST https://new.example.com/in\n" in shown
+        assert "webhook-signature: v1a,••••••" in shown
+        assert "X-New: ••••••" in shown
+        assert "Authorization" not in shown
+        assert "can’t be saved" not in shown
+    kept = text_of(tried(subscription=subscription.pk, **{**new, "headers": ""}))
+    assert "Authorization: ••••••" in kept
+    before = Subscription.objects.values().get()
+    assert (before["url"], before["signature"]) == (URL, "v1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem", "posted"),
+    [
+        ({"url": ""}, "URL: This field is required.", "POST https://…\n"),
+        ({"url": "ftp://x.example"}, "URL: ", "POST ftp://x.example\n"),
+        ({"url": URL, "headers": "{"}, "Headers: This is not valid JSON.", f"POST {URL}\n"),
+        ({"url": URL, "headers": '{"host": "x"}'}, "Headers: ", f"POST {URL}\n"),
+        ({"url": URL, "signature": "v1a"}, "v1a is not offered here.", f"POST {URL}\n"),
+    ],
+)
+def test_what_would_be_sent_says_what_is_wrong_with_the_form(
+    admin_client, order, subscription, fields, problem, posted
+):
+    Subscription.objects.update(name="a\nb")  # of what is not posted nothing is said
+    for pk in (subscription.pk, ""):
+        fields = {"type": "shop.order.updated", "object": order.pk, "subscription": pk, **fields}
+        shown = text_of(ask(admin_client, "object", **fields))
+        assert "can’t be saved as it stands" in shown
+        assert problem in shown
+        assert posted in shown
+        assert "line break" not in shown
+
+
+@pytest.mark.parametrize(
+    ("tree", "headline"),
+    [
+        ({}, "this would be sent:"),
+        (BIG, "nothing would be sent, for the conditions do not hold:"),
+        (PAID, "it can’t be told whether this would be sent, for nothing has changed here"),
+        ({"all": [PAID, BIG]}, "nothing would be sent, for the conditions do not hold:"),
+    ],
+)
+def test_what_is_unknown_of_an_object_is_not_said_not_to_hold(admin_client, order, tree, headline):
+    fields = {"type": "shop.order.updated", "object": order.pk}
+    shown = text_of(ask(admin_client, "object", tree, **fields))
+    assert f"For “A-1” {headline}" in shown
+    assert shown.count("For “A-1”") == 1
 
 
 def test_an_object_of_another_owner_would_not_be_sent(admin_client, order, subscription):
@@ -477,6 +565,31 @@ def test_the_builder_is_answered_only_to_posts_of_our_own_pages(db, view):
     assert "/login/" in response.url
 
 
+# Who may only look
+
+
+def test_who_may_only_look_reads_conditions_in_words_with_the_json_below(subscription):
+    tree = {"all": [PAID, {"not": {"any": [BIG, {"field": "<b>", "op": "exists"}]}}]}
+    subscription.rules.create(event_type="shop.order.*", conditions=tree)
+    subscription.rules.create(event_type="shop.item.*")
+    Rule.objects.bulk_create(  # from elsewhere
+        [Rule(subscription=subscription, event_type="x", conditions={"all": 3})]
+    )
+    shown = text_of(
+        user_with("view_subscription").get(page("subscription_change", subscription.pk))
+    )
+    words = "all of", "status changes to “paid”", "not", "any of", "total is at least 1000"
+    place = 0
+    for each in words:
+        place = shown.index(f"<span>{each}</span>", place)
+    assert shown.index("The same as JSON") > place
+    assert shown.index('"op": "changed_to"') > place
+    assert "No conditions: each event of this type is sent." in shown
+    assert "malformed condition" in shown
+    assert "Empty: always" not in shown
+    assert '"all": 3' in shown
+
+
 # Why, and why not
 
 
@@ -496,6 +609,8 @@ def test_the_event_page_speaks_plainly(admin_client, order):
     shown = text_of(admin_client.get(page("event_change", Event.objects.latest("pk").pk)))
     assert "Compared with the rules:" in shown
     assert "It has not been compared with the rules yet" in shown
+    assert "will fire</span>" in shown
+    assert "did not fire" not in shown
     assert "by it a loop is found and ended" in shown
     visible = re.sub(r"<[^>]*>", " ", shown).lower()
     assert not re.search(r"fan(ned)?[ -]out|\bhops\b", visible)

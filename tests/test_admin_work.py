@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_webhooks import worker
-from django_webhooks.admin import base, deliveries, mends, overview, subscriptions
+from django_webhooks.admin import base, deliveries, display, mends, overview, subscriptions
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
 from django_webhooks.outbox import publish_challenge
 from tests.shop.models import Order
@@ -100,13 +100,46 @@ def test_the_page_tells_why_an_endpoint_is_held_back_and_how_it_does(
         failing_since=now - HOUR, failure_count=7, held_until=now + timedelta(minutes=9)
     )
     shown = text_of(admin_client.get(page("subscription_change", subscription.pk)))
-    assert "7 in a row" in shown
+    assert re.search(r"Its requests have failed since [-:\d ]+ \w+\.", shown)
+    assert "in a row" not in shown  # of different deliveries: no figure beside it would agree
     assert "held back until" in shown
     assert "<b>33.3 %</b>" in shown
     assert "<b>31 ms</b>" in shown
     assert re.search(r"Waiting</dt>\s*<dd><b>1</b>", shown)
     assert 'aria-label="Last 24 hours: 3 attempts, 2 of them failed' in shown
     assert page("delivery_changelist") + f"?subscription__id__exact={subscription.pk}" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "held", "shown"),
+    [(-30, None, "due now"), (30, None, "in 30 seconds"), (-30, 40, "in 40 seconds")],
+)
+def test_the_next_attempt_is_never_in_the_past(
+    admin_client, subscription, deliver, monkeypatch, seconds, held, shown
+):
+    deliver("pending")
+    now = timezone.now()
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now)
+    Delivery.objects.update(next_attempt_at=now + timedelta(seconds=seconds))
+    Subscription.objects.update(held_until=held and now + timedelta(seconds=held))
+    found = text_of(admin_client.get(page("subscription_change", subscription.pk)))
+    assert re.search(rf"Next attempt</dt>\s*<dd><b>{shown}</b>", found)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "now"),
+        (0.4, "now"),
+        (-0.4, "now"),
+        (1, "in 1 second"),
+        (-2, "2 seconds ago"),
+    ],
+)
+def test_an_age_of_no_seconds_is_now(monkeypatch, seconds, words):
+    now = timezone.now()
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now)
+    assert display.age(now + timedelta(seconds=seconds)) == words
 
 
 @pytest.mark.parametrize("status", ["active", "paused", "disabled", "completed"])
@@ -188,7 +221,26 @@ def test_recovery_tells_how_many_before_it_is_confirmed(admin_client, subscripti
     recent.refresh_from_db()
     old.refresh_from_db()
     assert (recent.status, old.status) == ("pending", "failed")
-    assert "Recovered 1 deliveries" in LogEntry.objects.get().change_message
+    assert "Recovered 1 delivery that" in LogEntry.objects.get().change_message
+
+
+def test_recovery_tells_what_has_failed_and_waits_for_its_next_attempt(
+    admin_client, subscription, deliver
+):
+    def shown() -> str:
+        return text_of(act(admin_client, "subscription", "recover", subscription))
+
+    deliver("pending", attempt=False)
+    deliver("pending", lease_token=uuid4())
+    assert "next attempt" not in shown()
+    deliver("pending")
+    found = shown()
+    assert "Nothing has failed of the events since" in found
+    assert "1 delivery that has failed so far waits for its next attempt:\nit comes by" in found
+    deliver("pending")
+    assert "2 deliveries that have failed so far wait for their next attempt:" in shown()
+    Subscription.objects.update(status="disabled")
+    assert "it comes once the subscription is resumed." in shown()
 
 
 def test_recovery_begins_before_the_endpoint_failed(admin_client, subscription, deliver):
@@ -232,6 +284,7 @@ def test_what_waits_is_cancelled_once_that_is_confirmed(admin_client, subscripti
     other = deliver("pending", to=Subscription.objects.create(url=URL))
     response = act(admin_client, "subscription", "cancel_waiting", subscription)
     assert "1 delivery waits to be sent." in text_of(response)
+    assert "It is not sent any more." in text_of(response)
     assert not Delivery.objects.filter(status="cancelled").exists()
     response = act(admin_client, "subscription", "cancel_waiting", subscription, confirmed="1")
     assert messages_of(response) == ["1 delivery is cancelled."]
@@ -239,7 +292,7 @@ def test_what_waits_is_cancelled_once_that_is_confirmed(admin_client, subscripti
         each.refresh_from_db()
     assert (waiting.status, waiting.reason) == ("cancelled", "Cancelled by staff.")
     assert (flying.status, other.status) == ("pending", "pending")
-    assert LogEntry.objects.get().change_message == "Cancelled 1 deliveries."
+    assert LogEntry.objects.get().change_message == "Cancelled 1 delivery."
 
 
 @pytest.mark.parametrize("action", ["recover", "cancel_waiting"])
@@ -552,6 +605,18 @@ def test_the_overview_tells_whether_a_worker_is_alive_and_what_to_do_if_none_is(
     shown = overview_of(admin_client)
     assert "Something waits to be sent." in shown
     assert re.search(r"the oldest for 2\shours", shown)
+
+
+def test_a_worker_that_was_seen_just_now_is_not_well_while_something_is_late(admin_client, deliver):
+    Watch.objects.create(seen_at=timezone.now() - timedelta(minutes=2))
+    delivery = deliver("pending", attempt=False)
+    for seconds, late in ((30, False), (90, True)):
+        at = timezone.now() - timedelta(seconds=seconds)
+        Delivery.objects.filter(pk=delivery.pk).update(next_attempt_at=at)
+        shown = overview_of(admin_client)
+        assert ("worker alive</span>" in shown) == (not late)
+        assert ('webhooks-paused">worker alive, but late</span>' in shown) == late
+        assert ("start more workers" in shown) == late
 
 
 def test_the_overview_tells_throughput_failures_and_whom_to_look_after(

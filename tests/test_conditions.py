@@ -855,6 +855,12 @@ def test_expensive_pattern_is_refused(pattern, hint):
         validate(leaf("matches", pattern))
 
 
+def test_what_is_wrong_with_a_regular_expression_is_said_in_text():
+    with pytest.raises(ConditionError) as caught:
+        validate(leaf("matches", "é("))
+    assert caught.value.message == "not a regular expression of RE2: missing ): é("
+
+
 def test_regular_expressions_are_bounded_together():
     validate({"any": [leaf("matches", f"(a?){{100}}{number}") for number in range(5)]})
     with pytest.raises(ConditionError, match="too large together"):

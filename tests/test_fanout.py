@@ -676,6 +676,34 @@ def test_explain_command_says_the_same():
     assert "total 740.00 is not at least 1000" in out.getvalue()
 
 
+def test_what_no_worker_has_compared_yet_is_not_said_not_to_have_fired():
+    big = {"field": "total", "op": "gte", "value": 1000}
+    for name, tree, status in (
+        ("fits", {}, "active"),
+        ("big", big, "active"),
+        ("paused", {}, "paused"),
+    ):
+        made = Subscription.objects.create(name=name, url="https://example.com/", status=status)
+        made.rules.create(event_type="shop.order.created", conditions=tree)
+    listen("shop.item.created", name="items")
+    Order.objects.create(number="1", total=740)
+
+    def outcomes() -> dict[str, str]:
+        found = {each.rule.subscription.name: each for each in explain(Event.objects.get())}
+        out = io.StringIO()
+        call_command("webhooks_explain", Event.objects.get().pk, stdout=out)
+        for each in found.values():
+            assert f"  {each.outcome}: {each.rule}" in out.getvalue()
+        assert "paused now" in found["paused"].reason
+        return {name: each.outcome for name, each in found.items()}
+
+    waits = "not compared yet"
+    assert outcomes() == {"fits": "will fire", "big": waits, "paused": waits, "items": waits}
+    fan_out("default")
+    no = "did not fire"
+    assert outcomes() == {"fits": "fired", "big": no, "paused": no, "items": no}
+
+
 def test_explain_command_names_subscriptions_without_rules():
     listen("shop.order.created", name="Orders")
     bare = Subscription.objects.create(name="Bare", url="https://example.com/")

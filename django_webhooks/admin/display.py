@@ -75,6 +75,8 @@ def age(value: datetime) -> str:
     now = timezone.now()
     if abs(now - value) < timedelta(minutes=1):
         seconds = round((now - value).total_seconds())
+        if seconds == 0:
+            return gettext("now")
         if seconds > 0:
             return ngettext("%d second ago", "%d seconds ago", seconds) % seconds
         return ngettext("in %d second", "in %d seconds", -seconds) % -seconds

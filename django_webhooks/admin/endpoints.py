@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
@@ -67,15 +68,21 @@ def of(site: Any, request: HttpRequest, subscription: Subscription) -> EndpointH
         Tile(gettext("Waiting"), display.count(backlog.count, MOST_WAITING), oldest or ""),
     ]
     if subscription.challenge or subscription.status not in STOPPED:
-        next_at = backlog.next_attempt_at
-        at = (display.age(next_at), display.moment(next_at)) if next_at else ("-",)
-        tiles.append(Tile(gettext("Next attempt"), *at))
+        tiles.append(_next_attempt(subscription, backlog.next_attempt_at, now))
     return EndpointHealth(
         badges=_badges(subscription),
         reasons=_reasons(subscription),
         tiles=tiles,
         charts=[last_day(sample, now), last_week(sample, now)],
     )
+
+
+def _next_attempt(subscription: Subscription, at: datetime | None, now: datetime) -> Tile:
+    name = gettext("Next attempt")
+    if at is None:
+        return Tile(name, "-")
+    at = max(at, subscription.held_until or at)
+    return Tile(name, display.age(at) if at > now else gettext("due now"), display.moment(at))
 
 
 def durations(sample: Sample) -> list[Tile]:
@@ -133,16 +140,9 @@ def _reasons(subscription: Subscription) -> list[str]:
     elif subscription.status == Status.COMPLETED:
         found.append(gettext("It was to fire once, and has."))
     if subscription.failing_since and subscription.status != Status.DISABLED:
-        words = {
-            "since": display.plain_moment(subscription.failing_since),
-            "count": subscription.failure_count,
-        }
-        if subscription.failure_count > 1:
-            found.append(
-                gettext("Its requests have failed since %(since)s: %(count)d in a row.") % words
-            )
-        else:
-            found.append(gettext("Its requests have failed since %(since)s.") % words)
+        # Without `failure_count`: retries do not count there, so no figure beside it would agree.
+        since = display.plain_moment(subscription.failing_since)
+        found.append(gettext("Its requests have failed since %s.") % since)
     if subscription.held_until and subscription.held_until > timezone.now():
         found.append(
             gettext("The endpoint is held back until %s, then tried with one request.")

@@ -147,6 +147,26 @@ class NewSubscriptionForm(SubscriptionForm):
         return secret
 
 
+class TriedSubscriptionForm(SubscriptionForm):
+    """As much of a subscription as is posted with a trial; of the rest nothing is said."""
+
+    headers = JSONObjectField(label=_("Headers"), empty=None)
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        if field is None and hasattr(error, "error_dict"):
+            own = {name: each for name, each in error.error_dict.items() if name in self.fields}
+            error = ValidationError(own)
+        super().add_error(field, error)
+
+    def problems(self) -> list[str]:
+        """What is wrong, each with the label of its field."""
+        return [
+            f"{self.fields[name].label}: {each}"
+            for name, found in self.errors.items()
+            for each in found
+        ]
+
+
 class DisableForm(forms.Form):
     """Why staff stop a subscription; its owner reads it."""
 

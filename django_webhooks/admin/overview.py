@@ -57,8 +57,9 @@ class Outbox:
 
     using: str
     worker: str
-    """`alive`, `missing` (something waits for one) or `idle` (nothing does); `needless` and
-    `late` where the backend needs none, and something waits all the same.
+    """`alive`, `behind` (seen, and something is late all the same), `missing` (something waits
+    for one) or `idle` (nothing does); `needless` and `late` where the backend needs none, and
+    something waits all the same.
     """
     seen_at: Any
     tiles: Sequence[Tile]
@@ -97,10 +98,17 @@ def _outbox(health: Health, now: datetime) -> Outbox:
     is_late = health.is_behind and health.lag > LATE
     counted = display.count(health.due + health.waiting_events, MOST)
     lag = gettext("the oldest for %s") % display.span(health.lag) if health.is_behind else ""
-    worker = ("needless", "late") if not get_backend().needs_worker else ("idle", "missing")
+    needed = get_backend().needs_worker
+    worker = (
+        ("idle", "missing")[health.is_behind] if needed else ("needless", "late")[health.is_behind]
+    )
+    if is_alive and not is_late:
+        worker = "alive"
+    elif is_alive and needed:
+        worker = "behind"
     return Outbox(
         using=health.using,
-        worker="alive" if is_alive else worker[health.is_behind],
+        worker=worker,
         seen_at=display.moment_and_age(seen_at) if seen_at else "",
         tiles=[
             Tile(

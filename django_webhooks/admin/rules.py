@@ -16,17 +16,19 @@ from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import path, reverse
+from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from django_webhooks import fanout
+from django_webhooks.admin import display
 from django_webhooks.admin.base import has_any, printable
 from django_webhooks.admin.catalogue import describe_catalogue
-from django_webhooks.admin.forms import RuleForm
+from django_webhooks.admin.forms import RuleForm, TriedSubscriptionForm
 from django_webhooks.admin.rehearsal import rehearse
-from django_webhooks.admin.why import show
+from django_webhooks.admin.why import show, show_conditions
 from django_webhooks.fields import ENTER, Described, Doubt, doubts
 from django_webhooks.models import Event, Rule, Subscription
 from django_webhooks.registry import EventType, registry
@@ -36,6 +38,10 @@ OFFERED_OBJECTS = 20
 SHOWN_LABEL = 100
 SHOWN_DOUBTS = 3
 SHOWN_SENTENCE = 160
+NO_URL = "https://…"
+TRIED_FIELDS = ("url", "owner", "signature", "headers")
+"""What of a subscription decides about a request."""
+
 NAMED = 5
 """Objects that an answer names."""
 
@@ -46,6 +52,9 @@ VIEWS = {
     "objects": "django_webhooks_rule_objects",
 }
 """What the builder asks for, and the names of the URLs."""
+
+READ_FIELDS = ("shown_conditions", "conditions_json")
+"""What those see of a rule's conditions who may not change them."""
 
 CONNECTIVES = {
     "all": _("All of these hold"),
@@ -159,6 +168,26 @@ class RuleInline(admin.StackedInline):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_add_permission(request, obj)
 
+    # For whom the builder is not
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if self.has_change_permission(request, obj):
+            return super().get_fields(request, obj)
+        return ["event_type", *READ_FIELDS]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if self.has_change_permission(request, obj) else READ_FIELDS
+
+    @admin.display(description=_("conditions"))
+    def shown_conditions(self, rule: Rule) -> Any:
+        return show_conditions(rule.conditions) if rule.conditions else TEXTS["always"]
+
+    @admin.display(description=_("the same as JSON"))
+    def conditions_json(self, rule: Rule) -> SafeString:
+        return display.pretty(rule.conditions)
+
+    # The builder
+
     def _describe_builder(
         self, request: HttpRequest, obj: Any, described: Described
     ) -> dict[str, Any]:
@@ -223,7 +252,10 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         if not form.is_valid():
             return self._show_trial(request, {"problems": form.judge()["problems"]})
         rule = form.save(commit=False)
-        found = fanout.preview(rule.event_type, rule.conditions, using=_database())
+        subscription, _problems = self._subscription(request, "owner")
+        found = fanout.preview(
+            rule.event_type, rule.conditions, owner=subscription.owner_id, using=_database()
+        )
         matched = ngettext(
             "%(matched)d of the last %(checked)d event would have matched.",
             "%(matched)d of the last %(checked)d events would have matched.",
@@ -251,10 +283,16 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
             return self._show_trial(request, {"problems": [{"message": message}]})
         [instance] = found
         rule = form.save(commit=False)
-        subscription = self._subscription(request)
+        subscription, doubts = self._subscription(request, *TRIED_FIELDS)
         rehearsal = rehearse(event_type, instance, rule, subscription)
         verdict = show([rehearsal.verdict]) if rehearsal.verdict else ""
-        context = {"rehearsal": rehearsal, "rule": rule, "verdict": verdict, "object": instance}
+        context = {
+            "rehearsal": rehearsal,
+            "rule": rule,
+            "verdict": verdict,
+            "object": instance,
+            "subscription_problems": doubts,
+        }
         return self._show_trial(request, context)
 
     def offer_objects(self, request: HttpRequest) -> HttpResponse:
@@ -274,7 +312,10 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _verdicts(self, rule: Rule, events: Any) -> list[Any]:
         verdicts = fanout.judge(rule.conditions, events)
-        return [(event, show([verdict])) for event, verdict in zip(events, verdicts, strict=True)]
+        return [
+            (event, display.moment(event.occurred_at), show([verdict]))
+            for event, verdict in zip(events, verdicts, strict=True)
+        ]
 
     def _published(self, request: HttpRequest) -> EventType:
         """The type that is asked for, if its objects may be seen."""
@@ -341,13 +382,22 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
             text = gettext("There is no %s with this key. By name none can be found.")
         return text % options.verbose_name
 
-    def _subscription(self, request: HttpRequest) -> Subscription:
-        """The one whose page this is; on the page of a new one, one like any other."""
+    def _subscription(self, request: HttpRequest, *fields: str) -> tuple[Subscription, list[str]]:
+        """The one whose page this is, or a new one, with those fields as they are posted; and what
+        is wrong with them. It is not to be saved.
+        """
         key = request.POST.get("subscription")
         found = self.get_object(request, key) if key else None
-        if found is not None and self.has_view_or_change_permission(request, found):
-            return found  # type: ignore[no-any-return]
-        return Subscription(url="https://…")
+        if found is None or not self.has_view_or_change_permission(request, found):
+            found = Subscription(url=NO_URL)
+        posted = [name for name in fields if name in request.POST]
+        made = self.get_form(request, found, form=TriedSubscriptionForm, fields=posted)
+        form = made({name: request.POST[name] for name in posted}, instance=found)
+        assert isinstance(form, TriedSubscriptionForm)
+        problems = form.problems()
+        if not request.POST.get("url", NO_URL).strip():
+            found.url = NO_URL
+        return found, problems
 
 
 def _rows(ask: Callable[[], models.QuerySet[Any]]) -> list[Any]:

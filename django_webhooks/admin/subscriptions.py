@@ -13,9 +13,9 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db import models
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.html import format_html, format_html_join
@@ -368,12 +368,23 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         if since is None or "confirmed" not in request.POST:
             title = gettext("Recover what has failed")
             rows = failed_since(subscription, since) if since else Delivery.objects.none()
-            more = {"form": form, "since": since, "since_text": since and plain_moment(since)}
+            retried = waiting_of(subscription).filter(attempt_count__gt=0)
+            more = {
+                "form": form,
+                "since": since,
+                "since_text": since and plain_moment(since),
+                "retried": _counted(retried),
+                "is_stopped": subscription.status in endpoints.STOPPED,
+            }
             return self._ask(request, "recover", title, subscription, **more, **_counted(rows))
         count = redeliver(
             failed_since(subscription, since).only("pk").order_by("pk")[:MOST_AT_ONCE]
         )
-        told = gettext("Recovered %(count)d deliveries that had failed since %(since)s.")
+        told = ngettext(
+            "Recovered %(count)d delivery that had failed since %(since)s.",
+            "Recovered %(count)d deliveries that had failed since %(since)s.",
+            count,
+        )
         self.log_change(
             request, subscription, told % {"count": count, "since": since.isoformat(" ", "seconds")}
         )
@@ -395,7 +406,8 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             counted = _counted(waiting_of(subscription))
             return self._ask(request, "cancel_waiting", title, subscription, **counted)
         count = cancel_waiting(subscription, gettext("Cancelled by staff."))
-        self.log_change(request, subscription, gettext("Cancelled %d deliveries.") % count)
+        told = ngettext("Cancelled %d delivery.", "Cancelled %d deliveries.", count)
+        self.log_change(request, subscription, told % count)
         text = ngettext(
             "%(count)d delivery is cancelled.", "%(count)d deliveries are cancelled.", count
         )
@@ -464,6 +476,13 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             text = format_html(gettext("The public key of “{}” is {}."), obj, _public_keys(obj))
             messages.success(request, text)
         return super().response_add(request, obj, post_url_continue)
+
+    def response_post_save_add(self, request: HttpRequest, obj: Subscription) -> Any:
+        """Who may only add, and so not see the list, comes back to a page that shows the secret."""
+        if self.has_view_or_change_permission(request):
+            return super().response_post_save_add(request, obj)
+        name = "admin:django_webhooks_subscription_add"
+        return HttpResponseRedirect(reverse(name, current_app=self.admin_site.name))
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

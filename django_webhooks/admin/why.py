@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from django_webhooks import fanout
-from django_webhooks.conditions import Verdict
+from django_webhooks.conditions import Facts, Verdict, explain
 from django_webhooks.models import Delivery, Event, Rule, Subscription
 from django_webhooks.registry import OWN_TYPES, patterns_of
 
@@ -27,8 +27,17 @@ class Why:
     """None: the subscription has no rules."""
 
     @property
-    def fired(self) -> bool:
-        return self.explanation is not None and self.explanation.fired
+    def outcome(self) -> str:
+        return self.explanation.outcome if self.explanation else _("has no rules")
+
+    @property
+    def kind(self) -> str:
+        """The colour of the badge."""
+        if self.explanation is None:
+            return "cancelled"
+        if self.explanation.fired:
+            return "succeeded"
+        return "pending" if self.explanation.waits else "cancelled"
 
     @property
     def rule(self) -> Rule | None:
@@ -86,6 +95,13 @@ def how_it_matched(delivery: Delivery) -> SafeString:
     return format_html(
         "{}{}", format_html("<p>{}</p>", text) if text else "", show([found.verdict])
     )
+
+
+def show_conditions(tree: Any) -> SafeString:
+    """The same list of a rule alone, without a verdict."""
+    found = explain(tree, Facts({}, None, {}))
+    context: dict[str, Any] = {"conditions": [found]}
+    return render_to_string("admin/django_webhooks/conditions.html", context)
 
 
 def show(verdicts: Sequence[Verdict]) -> SafeString:

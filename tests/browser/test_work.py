@@ -184,6 +184,15 @@ def test_on_a_phone_nothing_of_a_list_is_cut_off(open_page, staff, failing):
             assert each.evaluate("each => each.scrollWidth <= each.clientWidth")
 
 
+def test_of_the_list_of_events_nothing_is_cut_off(open_page, staff, failing):
+    owner = User.objects.create_user("somebody.with.a.long.name@example.com")
+    Event.objects.update(owner=owner, error="ValueError: It could not be rendered " + "x" * 60)
+    page = open_page(staff)
+    page.goto(address("event_changelist"))
+    [results] = page.locator(".results").all()
+    assert results.evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
 def test_the_box_to_delete_a_rule_stands_beside_its_sentence_however_long(
     open_page, staff, failing
 ):

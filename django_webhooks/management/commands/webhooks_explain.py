@@ -38,7 +38,7 @@ class Command(BaseCommand):
 
     def _show(self, each: Explanation) -> None:
         self.stdout.write(f"\n{each.rule.subscription} ({each.rule.subscription_id})")
-        self.stdout.write(f"  {'fired' if each.fired else 'did not fire'}: {each.rule}")
+        self.stdout.write(f"  {each.outcome}: {each.rule}")
         is_said_below = each.verdict is not None and each.reason in (
             each.verdict.reason,
             each.verdict.sentence,

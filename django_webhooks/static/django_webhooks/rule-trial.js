@@ -21,10 +21,38 @@
         }
     }
 
+    /** What the form of the subscription holds of that which decides about a request. Of headers
+        the names go along: their values are shown nowhere, so they stay here. */
+    function subscriptionOf({elements}) {
+        const typed = {};
+        for (const name of ["url", "owner", "signature"]) {
+            if (elements[name]) {
+                typed[name] = elements[name].value;
+            }
+        }
+        if (elements.headers) {
+            typed.headers = namesOf(elements.headers.value);
+        }
+        return typed;
+    }
+
+    function namesOf(text) {
+        try {
+            const headers = text.trim() && JSON.parse(text);
+            const isObject = headers && typeof headers === "object" && !Array.isArray(headers);
+            return isObject
+                ? JSON.stringify(Object.fromEntries(Object.keys(headers).map(name => [name, "x"])))
+                : headers && "[]";
+        } catch {
+            return "{";
+        }
+    }
+
     const PAUSE = 300;  // ms without typing, after which objects are looked for
 
     /** The panel below a rule: try it on past events, or on one object. */
     function panel(builder, {texts, urls, subscription}) {
+        const {form} = builder.area;
         const answer = element("div", {class: "webhooks-answer", role: "region", "aria-live": "polite", "aria-label": texts.result});
         const types = select([], "", {"aria-label": texts.asType});
         const key = element("input", {
@@ -37,7 +65,8 @@
 
         async function ask(url, fields) {
             answer.textContent = texts.wait;
-            const html = await post(url, {...builder.typed, ...fields}, builder.area.form);
+            const asked = {...builder.typed, ...subscriptionOf(form), subscription, ...fields};
+            const html = await post(url, asked, form);
             if (html === null) {
                 answer.textContent = texts.noAnswer;
             } else {
@@ -47,7 +76,7 @@
 
         async function offer() {
             const asked = {type: types.value, object: key.value};
-            const found = await post(urls.objects, asked, builder.area.form);
+            const found = await post(urls.objects, asked, form);
             if (asked.object !== key.value || asked.type !== types.value) {
                 return;  // typed on meanwhile
             }
@@ -74,12 +103,12 @@
         key.addEventListener("keydown", event => {
             if (event.key === "Enter") {  // which would save the whole page
                 event.preventDefault();
-                ask(urls.object, {type: types.value, object: key.value, subscription});
+                ask(urls.object, {type: types.value, object: key.value});
             }
         });
         one.append(builder.button(
             texts.tryObject,
-            () => ask(urls.object, {type: types.value, object: key.value, subscription}),
+            () => ask(urls.object, {type: types.value, object: key.value}),
             {class: "button"},
         ));
         refresh();
