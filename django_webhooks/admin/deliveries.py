@@ -17,6 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import connections, models
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator, format_lazy
 from django.utils.translation import gettext, ngettext
@@ -109,6 +110,10 @@ def in_status(
 
 class SubscriptionFilter(admin.RelatedFieldListFilter):
     """Those that have deliveries: one look into an index each, not a scan of all deliveries."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.empty_value_display: Any = gettext("(deleted)")
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
         own = Delivery.objects.filter(subscription=models.OuterRef("pk"))
@@ -391,6 +396,8 @@ def _next(delivery: Delivery) -> str:
         return ""
     if _is_stopped(delivery):
         return gettext("when its subscription is resumed")
+    if delivery.next_attempt_at <= timezone.now():
+        return gettext("due now")
     return display.moment_and_age(delivery.next_attempt_at)
 
 
