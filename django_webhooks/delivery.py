@@ -335,7 +335,9 @@ Current = Sequence[tuple[Outcome, Attempt]]
 
 def _write_succeeded(using: str, current: Current, now: datetime, ledger: _Ledger) -> None:
     done = [(outcome, attempt) for outcome, attempt in current if not attempt.error]
-    _complete(using, done, Delivery.Status.SUCCEEDED, now, "", ledger)
+    for code in {attempt.status_code for _, attempt in done}:
+        same = [(outcome, attempt) for outcome, attempt in done if attempt.status_code == code]
+        _complete(using, same, Delivery.Status.SUCCEEDED, now, "", ledger)
     for outcome, _ in done:
         event, subscription = outcome.delivery.event, outcome.delivery.subscription
         if event.type == CHALLENGE_EVENT and subscription is not None:
@@ -354,7 +356,8 @@ def _write_failed(using: str, current: Current, now: datetime, ledger: _Ledger) 
             ledger.counts.failed += 1
         else:
             rows = Delivery.objects.using(using).filter(pk=delivery.pk)
-            rows.retry_at(now + timedelta(seconds=delay), reason)
+            when = now + timedelta(seconds=delay)
+            rows.retry_at(when, reason, status_code=attempt.status_code)
             ledger.counts.retried += 1
 
 
@@ -379,11 +382,12 @@ def _complete(
     reason: str,
     ledger: _Ledger,
 ) -> None:
-    if not done:
-        return
+    """Of attempts that were answered with the same HTTP status."""
     reason = reason[:500]
     ids = [outcome.delivery.pk for outcome, _ in done]
-    Delivery.objects.using(using).filter(pk__in=ids).complete(status, now, reason)
+    code = done[0][1].status_code
+    rows = Delivery.objects.using(using).filter(pk__in=ids)
+    rows.complete(status, now, reason, status_code=code)
     ledger.ended += [
         _Ended(outcome.delivery, attempt, status, now, reason) for outcome, attempt in done
     ]

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy
 from django_webhooks import conditions
 from django_webhooks.conditions import Kind
 from django_webhooks.exceptions import ConditionError
+from django_webhooks.payloads import LABELS
 from django_webhooks.registry import UPDATED, EventType
 
 logger = logging.getLogger("django_webhooks")
@@ -62,6 +63,8 @@ class Field:
     path: str
     kind: Kind
     choices: Sequence[Any] = ()
+    labels: Sequence[str] = ()
+    """What the choices are called, in their order; empty where that is not known."""
     help: str = ""
     whole: bool = False
     """Of numbers: there are no fractions."""
@@ -186,10 +189,13 @@ def _walk(schema: Any, kinds: Mapping[str, Kind], prefix: str = "") -> Iterator[
         if each.get("properties"):
             yield from _walk(each, kinds, f"{path}.")
             continue
-        choices = [value for value in each.get("enum") or () if value is not None]
+        values = each.get("enum") or ()
+        choices = [value for value in values if value is not None]
+        called = dict(zip(map(str, values), each.get(LABELS) or (), strict=False))
+        labels = [called.get(str(value), "") for value in choices] if called else []
         kind = kinds.get(path) or _kind_of(each)
         whole = kind == "number" and _type_of(each) == "integer"
-        yield Field(path, kind, choices, str(each.get("description", "")), whole)
+        yield Field(path, kind, choices, labels, str(each.get("description", "")), whole)
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:

@@ -773,7 +773,7 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
             )
         )
 
-    def complete(self, status: str, now: datetime, reason: str = "") -> int:
+    def complete(self, status: str, now: datetime, reason: str = "", **more: Any) -> int:
         return self.update(
             status=status,
             completed_at=now,
@@ -781,10 +781,11 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
             lease_token=None,
             order_key="",
             reason=reason[:500],
+            **more,
         )
 
-    def retry_at(self, when: datetime, reason: str = "") -> int:
-        return self.update(next_attempt_at=when, lease_token=None, reason=reason[:500])
+    def retry_at(self, when: datetime, reason: str = "", **more: Any) -> int:
+        return self.update(next_attempt_at=when, lease_token=None, reason=reason[:500], **more)
 
     def cancel(self, reason: str) -> int:
         """End what is still pending without sending it. Returns how many were."""
@@ -840,6 +841,8 @@ class Delivery(models.Model):
     """Of an object's event that is still to be delivered in order; empty for all others."""
     completed_at = models.DateTimeField(_("completed"), null=True, blank=True)
     reason = models.CharField(_("reason"), max_length=500, blank=True)
+    status_code = models.PositiveSmallIntegerField(null=True, editable=False)
+    """The HTTP status of the last attempt's answer; None if there was none."""
     created_at = models.DateTimeField(_("created"), default=timezone.now)
 
     objects = DeliveryQuerySet.as_manager()

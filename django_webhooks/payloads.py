@@ -252,6 +252,11 @@ def is_nullable(model: type[models.Model], path: Path) -> bool:
     return False
 
 
+LABELS = "x-enum-descriptions"
+"""Beside `enum`: what its values are called where they don't say so themselves, in their order;
+generators know the name."""
+
+
 def field_schema(field: Any, *, nullable: bool = False) -> dict[str, Any]:
     """JSON Schema (2020-12) of the values of a model field, as they are published."""
     name = kind(field)
@@ -273,6 +278,9 @@ def field_schema(field: Any, *, nullable: bool = False) -> dict[str, Any]:
     # Decimals are published with the digits that the database gives them.
     if choices and "type" in schema and schema.get("format") != "decimal":
         schema["enum"] = to_json([value for value, _ in choices])
+        labels = [_label_of(value, label) for value, label in choices]
+        if any(labels):
+            schema[LABELS] = labels
         schema["enum"] += [""] if getattr(field, "blank", False) and name == "text" else []
         schema["enum"] += [None] if nullable else []
     if nullable and "type" in schema:
@@ -280,6 +288,12 @@ def field_schema(field: Any, *, nullable: bool = False) -> dict[str, Any]:
     if help_text := str(getattr(field, "help_text", "") or ""):
         schema["description"] = help_text
     return schema
+
+
+def _label_of(value: Any, label: Any) -> str:
+    """What a choice is called; empty where that says no more than its value does."""
+    called = str(label)
+    return "" if called.lower() == str(value).replace("_", " ").lower() else called
 
 
 def all_fields(model: type[models.Model]) -> list[str]:

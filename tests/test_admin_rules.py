@@ -160,6 +160,16 @@ def test_a_rule_that_is_there_with_a_value_of_another_kind_is_warned_of_and_kept
     assert any("“many”" in each for each in messages_of(response))
 
 
+def test_choices_are_called_what_people_call_them(monkeypatch):
+    status = Order._meta.get_field("status")
+    monkeypatch.setattr(status, "choices", [("P", "Paid"), ("in_transit", "In transit")])
+    found = {
+        each.path: each for each in fields.fields_of(registry.require_type("shop.order.created"))
+    }
+    assert [*found["status"].choices] == ["P", "in_transit"]
+    assert [*found["status"].labels] == ["Paid", ""]
+
+
 def test_of_a_rule_with_many_doubts_a_few_are_told(admin_client, subscription):
     """Messages are kept in the session, and shown on one page."""
     tree = {"all": [{"field": f"{number}{'x' * 200}", "op": "exists"} for number in range(400)]}

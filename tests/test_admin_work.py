@@ -483,6 +483,11 @@ def test_deliveries_are_filtered_by_their_last_error(admin_client, deliver):
     assert found(admin_client, "?error=HTTP+503") == [wrong.pk]
     assert found(admin_client, "?error=timeout") == [late.pk]
     assert found(admin_client, "?error=dns") == []
+    Delivery.objects.filter(pk=wrong.pk).update(status_code=503)
+    assert "?http=503" in shown
+    assert found(admin_client, "?http=503") == [wrong.pk]
+    assert found(admin_client, "?http=204") == []
+    assert found(admin_client, "?http=no") == []
 
 
 @pytest.mark.parametrize("is_misled", [False, True])

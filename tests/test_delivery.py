@@ -183,6 +183,21 @@ def test_everything_else_is_a_failure_and_retried(subscribe, receiver, heard, st
     assert 3 < wait <= 6.1
 
 
+def test_a_delivery_remembers_the_http_status_of_its_last_answer(subscribe, receiver, configure):
+    configure(RETRY_SCHEDULE=[100, 100, 100])
+    answers = iter([503, None, 404, 202])
+    receiver.answer = lambda request: next(answers) or time.sleep(2) or 204
+    subscribe("*", timeout=0.5)
+    order()
+    seen = []
+    for _ in range(4):
+        drain()
+        seen.append(only().status_code)
+        Delivery.objects.pending().update(next_attempt_at=timezone.now())
+        Subscription.objects.update(held_until=None)
+    assert seen == [503, None, 404, 202]
+
+
 def test_schedule_is_followed_and_then_the_delivery_has_failed(
     subscribe, receiver, heard, configure
 ):

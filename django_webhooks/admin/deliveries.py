@@ -4,6 +4,7 @@ There may be millions: each filter and search goes along an index, or looks at n
 newest `MOST_ROWS`.
 """
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,6 +147,33 @@ class ErrorFilter(admin.SimpleListFilter):
         return in_status(request, queryset.filter(same), [Status.PENDING, Status.FAILED])
 
 
+class HttpStatusFilter(admin.SimpleListFilter):
+    """By the HTTP status that the last attempt was answered with, a success as well."""
+
+    title = _("HTTP status of the last answer")
+    parameter_name = "http"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        newest = Attempt.objects.order_by("-pk").values_list("status_code", flat=True)[:RECENT]
+        known = {str(code) for code in newest if code}
+        chosen = request.GET.get(self.parameter_name)
+        return [(each, each) for each in sorted(known | ({chosen} if chosen else set()))]
+
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any]:
+        value = self.value()
+        if not value:
+            return queryset
+        if not re.fullmatch("[1-5][0-9]{2}", value):
+            return queryset.none()
+        same = queryset.filter(status_code=value)
+        if value.startswith("2"):
+            return same
+        # They are few; the database is to look for them among few.
+        return in_status(request, same, [Status.PENDING, Status.FAILED, Status.CANCELLED])
+
+
 class DeliveryAdmin(ReadOnlyAdmin):
     list_display = [
         "event_text",
@@ -156,6 +184,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     ]
     list_filter = [
         ("status", StatusFilter),
+        HttpStatusFilter,
         ErrorFilter,
         ("subscription", SubscriptionFilter),
         DeliveryEventTypeFilter,

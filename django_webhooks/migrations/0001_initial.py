@@ -28,6 +28,7 @@ class Migration(migrations.Migration):
                 ('status', models.CharField(choices=django_webhooks.models.delivery_statuses, default='pending', max_length=16, verbose_name='status')),
                 ('attempt_count', models.PositiveIntegerField(default=0, verbose_name='attempts')),
                 ('first_attempt', models.PositiveIntegerField(default=1, editable=False)),
+                ('status_code', models.PositiveSmallIntegerField(editable=False, null=True)),
                 ('next_attempt_at', models.DateTimeField(blank=True, null=True, verbose_name='next attempt')),
                 ('lease_token', models.UUIDField(editable=False, null=True)),
                 ('order_key', models.CharField(blank=True, default='', editable=False, max_length=32)),

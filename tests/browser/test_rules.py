@@ -508,6 +508,19 @@ def test_choices_are_ticked(page, subscription):
     assert tree == {"field": "status", "op": "in", "value": ["paid", "shipped"]}
 
 
+def test_choices_are_offered_by_what_they_are_called(page, subscription, monkeypatch):
+    status = Order._meta.get_field("status")
+    monkeypatch.setattr(status, "choices", [("N", "New"), ("P", "Paid")])
+    subscription.rules.create(event_type="shop.order.updated")
+    page.goto(change_page(subscription))
+    page.get_by_role("button", name="Add a condition").click()
+    condition(page, "1").part("field").select_option("status")
+    condition(page, "1").part("operator").select_option(label="is")
+    condition(page, "1").part("value").select_option(label="Paid (P)")
+    tree = json.loads(as_json(page).input_value())
+    assert tree == {"field": "status", "op": "eq", "value": "P"}
+
+
 def test_only_operators_that_make_sense_are_offered(page, subscription):
     subscription.rules.create(event_type="shop.gadget.*")
     page.goto(change_page(subscription))

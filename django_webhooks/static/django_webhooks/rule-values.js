@@ -99,7 +99,7 @@
     }
 
     function choice({field, value, attributes, texts, change}) {
-        const options = field.choices.map(each => [tree.typed(each), label(each, texts)]);
+        const options = field.choices.map(each => [tree.typed(each), caption(field, each, texts)]);
         return offered(options, value, attributes, texts, typed => {
             const found = field.choices.find(each => tree.typed(each) === typed);
             change(found === undefined ? typed : found);
@@ -128,7 +128,7 @@
             box.addEventListener("change", () => {
                 change(all.filter(([one]) => one.checked).map(([, item]) => item));
             });
-            const words = label(each, texts) + (odd.includes(each) ? ` ${texts.notOffered}` : "");
+            const words = caption(field, each, texts) + (odd.includes(each) ? ` ${texts.notOffered}` : "");
             return [box, each, element("label", {}, box, " ", words)];
         });
         const all = boxes.map(([box, each]) => [box, each]);
@@ -190,6 +190,13 @@
             return whole && texts.some(each => Number(each) % 1) ? "whole" : null;
         }
         return items.includes("") ? kind : null;
+    }
+
+    /** The value of a choice, and what it is called where that says more. */
+    function caption(field, value, texts) {
+        const called = (field.labels || [])[field.choices.indexOf(value)];
+        const plain = label(value, texts);
+        return called ? `${called} (${plain})` : plain;
     }
 
     function label(value, texts) {
