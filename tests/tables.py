@@ -65,10 +65,11 @@ class Tables:
         )
         with self.connection.cursor() as cursor:
             cursor.execute(
-                f"INSERT INTO {_table(Attempt)} (delivery_id, number, started_at, duration_ms, url,"
-                " request_headers, response_headers, response_body, error, detail, stale)"
-                f" SELECT id, 1, completed_at, 1, 'https://example.com/', '{{}}', '{{}}',"
-                f" 'ok', '', '', {self._sql_of(False)} FROM {_table(Delivery)}"
+                f"INSERT INTO {_table(Attempt)} (delivery_id, number, is_first, started_at,"
+                " duration_ms, url, request_headers, response_headers, response_body, error,"
+                " detail, stale)"
+                f" SELECT id, 1, {self._sql_of(True)}, completed_at, 1, 'https://example.com/',"
+                f" '{{}}', '{{}}', 'ok', '', '', {self._sql_of(False)} FROM {_table(Delivery)}"
                 f" WHERE event_id > {self._event_id(str(start))} AND completed_at IS NOT NULL"
             )
 
