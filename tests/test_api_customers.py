@@ -81,6 +81,8 @@ def test_staff_find_the_subscriptions_of_an_owner(me: User, stranger: User) -> N
     mine, _ = make(me), make(stranger)
     found = client_of(user).get(f"{STAFF}subscriptions/", {"owner": me.pk}).json()["results"]
     assert [each["id"] for each in found] == [str(mine.pk)]
+    assert client_of(user).get(f"{STAFF}subscriptions/", {"owner": 10**30}).status_code == 404
+    assert client_of(user).get(f"{STAFF}subscriptions/", {"owner": "x"}).status_code == 400
 
 
 # The catalogue

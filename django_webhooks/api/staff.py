@@ -5,6 +5,7 @@ from typing import Any
 from django.apps import apps
 from django.db.models import QuerySet
 from rest_framework import serializers
+from rest_framework.exceptions import NotFound
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
@@ -86,11 +87,18 @@ class StaffNewSubscriptionSerializer(NewSubscriptionSerializer):
         fields = ["owner", *NewSubscriptionSerializer.Meta.fields]
 
 
+class OwnerFilterField(OwnerField):
+    def fail(self, key: str, **kwargs: Any) -> Any:
+        if key == "does_not_exist":
+            raise NotFound
+        return super().fail(key, **kwargs)
+
+
 class StaffSubscriptionFilterSerializer(serializers.ModelSerializer[Subscription]):
     """The query parameters of staff's list of subscriptions."""
 
     status = serializers.ChoiceField(choices=Subscription.Status.choices, required=False)
-    owner = OwnerField(required=False)
+    owner = OwnerFilterField(required=False)
 
     class Meta:
         model = Subscription
