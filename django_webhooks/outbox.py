@@ -34,6 +34,9 @@ from django_webhooks.retries import on_contention
 logger = logging.getLogger("django_webhooks")
 
 
+MOST_AT_ONCE = 10_000
+"""Deliveries that one request sends again; then it is asked again."""
+
 BATCH = 500
 """Deliveries that are cancelled, or sent again, in one transaction: no worker waits for long."""
 

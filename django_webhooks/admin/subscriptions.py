@@ -37,10 +37,11 @@ from django_webhooks.admin.rules import RuleInline, RuleViews
 from django_webhooks.encryption import Unreadable
 from django_webhooks.models import Delivery, Subscription
 from django_webhooks.outbox import (
+    MOST_AT_ONCE,
     cancel_waiting,
     failed_since,
     publish_test,
-    redeliver,
+    recover,
     waiting_of,
 )
 
@@ -48,9 +49,6 @@ NEW_SECRET = "django_webhooks_new_secret_of"  # noqa: S105
 
 SHOWN_SECRET = "webhooks-new-secret"  # noqa: S105
 """The id of its element."""
-
-MOST_AT_ONCE = 10_000
-"""Deliveries that are recovered at once; then it is asked again."""
 
 SHOWN_RULES = 5
 SHOWN_SENTENCE = 160
@@ -377,9 +375,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
                 "is_stopped": subscription.status in endpoints.STOPPED,
             }
             return self._ask(request, "recover", title, subscription, **more, **_counted(rows))
-        count = redeliver(
-            failed_since(subscription, since).only("pk").order_by("pk")[:MOST_AT_ONCE]
-        )
+        count = recover(subscription, since, most=MOST_AT_ONCE)
         told = ngettext(
             "Recovered %(count)d delivery that had failed since %(since)s.",
             "Recovered %(count)d deliveries that had failed since %(since)s.",

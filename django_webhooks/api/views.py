@@ -28,10 +28,8 @@ from django_webhooks.api.errors import Conflict, KeyReused
 from django_webhooks.api.pagination import Ordering, Pages
 from django_webhooks.conf import settings
 from django_webhooks.models import Attempt, Delivery, Rule, Subscription
+from django_webhooks.outbox import MOST_AT_ONCE
 from django_webhooks.registry import registry
-
-MOST_AT_ONCE = 10_000
-"""Deliveries that one request sends again."""
 
 LOCKED = gettext_lazy("It was disabled by those who run this site: ask them.")
 NO_STORE = {"Cache-Control": "no-store"}
