@@ -207,7 +207,7 @@ class Claimer:
         # Once more, for the subscription may have been paused or given another URL since.
         mine = rows.held_by(token).sendable().select_related("event", "subscription")
         try:
-            claimed = _read(mine, ids)
+            claimed = _read(mine, token, ids)
             if len(claimed) < len(ids):
                 rows.exclude(pk__in=[each.pk for each in claimed]).release([token])
             sendable = [each for each in claimed if not _given_up(each, self.using)]
@@ -310,39 +310,34 @@ def _record_abandoned(rows: Sequence[Candidate], using: str) -> None:
     )
 
 
-def _read(mine: Any, ids: Sequence[int]) -> list[Delivery]:
+def _read(mine: Any, token: uuid.UUID, ids: Sequence[int]) -> list[Delivery]:
     """Of a lot with a Delivery that can't be read, each by itself; that one has failed."""
     try:
         return list(mine.filter(pk__in=ids).order_by("pk"))
     except (ValueError, RecursionError) as error:  # as JSON raises them
         if len(ids) > 1:
-            return [each for pk in ids for each in _read(mine, [pk])]
+            return [each for pk in ids for each in _read(mine, token, [pk])]
         logger.exception("Delivery %s can't be read; it has failed.", ids[0])
-        for pk in mine.filter(pk__in=ids).values_list("pk", flat=True):  # if it is still ours
-            row = Delivery.objects.using(mine.db).filter(pk=pk)
-            _fail_unsent(row, f"It can't be read: {error!r}")
+        _fail_unsent(ids[0], token, f"It can't be read: {error!r}", mine.db)
         return []
-
-
-def _fail_unsent(row: Any, reason: str) -> None:
-    """It was counted when it was claimed, but no request was made."""
-    row.update(attempt_count=models.F("attempt_count") - 1)
-    if row.complete(Delivery.Status.FAILED, timezone.now(), reason):
-        delivery = row.get()
-        signals.delivery_failed.send_robust(sender=Delivery, delivery=delivery, attempt=None)
 
 
 def _given_up(delivery: Delivery, using: str) -> bool:
     """Ends a delivery whose last attempt was abandoned: perhaps it is what kills the worker."""
     if delivery.round <= len(settings.RETRY_SCHEDULE) + 1:
         return False
-    rows = Delivery.objects.using(using).filter(pk=delivery.pk, lease_token=delivery.lease_token)
-    rows.update(attempt_count=delivery.attempt_count - 1)
     reason = "Given up: the last attempt was begun and its worker never reported back."
-    if rows.complete(Delivery.Status.FAILED, timezone.now(), reason):
-        delivery.refresh_from_db()
-        signals.delivery_failed.send_robust(sender=Delivery, delivery=delivery, attempt=None)
+    _fail_unsent(delivery.pk, delivery.lease_token, reason, using)
     return True
+
+
+def _fail_unsent(pk: int, token: uuid.UUID | None, reason: str, using: str) -> None:
+    """It was counted when it was claimed, but no request is made."""
+    rows = Delivery.objects.using(using).filter(pk=pk)
+    mine = rows.filter(lease_token=token)
+    mine.update(attempt_count=models.F("attempt_count") - 1)
+    if mine.complete(Delivery.Status.FAILED, timezone.now(), reason):
+        signals.delivery_failed.send_robust(sender=Delivery, delivery=rows.get(), attempt=None)
 
 
 # Limits that hold across all workers: a rate, and the one probe of an endpoint that failed
