@@ -122,7 +122,28 @@ class SubscriptionFilter(admin.RelatedFieldListFilter):
         return [(row.pk, str(row)) for row in rows.order_by("name", "url")[:SHOWN_SUBSCRIPTIONS]]
 
 
-class ErrorFilter(admin.SimpleListFilter):
+class RecentAttemptsFilter(admin.SimpleListFilter):
+    """Offers what the newest attempts came to; they are read once for all filters of a page."""
+
+    def name_of(self, status_code: int | None, error: str) -> str:
+        """What an attempt is found by; empty for one that is not offered."""
+        raise NotImplementedError
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        known = {self.name_of(*each) for each in _newest_attempts(request)}
+        known.add(request.GET.get(str(self.parameter_name), ""))
+        return [(each, each) for each in sorted(known - {""})]
+
+
+def _newest_attempts(request: Any) -> list[tuple[int | None, str]]:
+    if not hasattr(request, "_webhooks_newest_attempts"):
+        newest = Attempt.objects.order_by("-pk").values_list("status_code", "error")[:RECENT]
+        request._webhooks_newest_attempts = list(newest)
+    found: list[tuple[int | None, str]] = request._webhooks_newest_attempts
+    return found
+
+
+class ErrorFilter(RecentAttemptsFilter):
     """By what the last attempt of those that have not succeeded came to: "HTTP 503", "timeout".
 
     The attempts before it are not looked at: the delivery itself remembers the last one only.
@@ -131,11 +152,8 @@ class ErrorFilter(admin.SimpleListFilter):
     title = _("error of the last attempt")
     parameter_name = "error"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        newest = Attempt.objects.order_by("-pk").values_list("status_code", "error")[:RECENT]
-        known = {f"HTTP {code}" if code else error for code, error in newest if error}
-        chosen = request.GET.get(self.parameter_name)
-        return [(each, each) for each in sorted(known | ({chosen} if chosen else set()))]
+    def name_of(self, status_code: int | None, error: str) -> str:
+        return f"HTTP {status_code}" if status_code and error else error
 
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Any]
@@ -147,17 +165,14 @@ class ErrorFilter(admin.SimpleListFilter):
         return in_status(request, queryset.filter(same), [Status.PENDING, Status.FAILED])
 
 
-class HttpStatusFilter(admin.SimpleListFilter):
+class HttpStatusFilter(RecentAttemptsFilter):
     """By the HTTP status that the last attempt was answered with, a success as well."""
 
     title = _("HTTP status of the last answer")
     parameter_name = "http"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        newest = Attempt.objects.order_by("-pk").values_list("status_code", flat=True)[:RECENT]
-        known = {str(code) for code in newest if code}
-        chosen = request.GET.get(self.parameter_name)
-        return [(each, each) for each in sorted(known | ({chosen} if chosen else set()))]
+    def name_of(self, status_code: int | None, error: str) -> str:
+        return str(status_code or "")
 
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Any]
