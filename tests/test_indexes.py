@@ -142,7 +142,14 @@ def test_lists_of_deliveries_are_answered_by_indexes(large, settings):
 
     admin = "/admin/django_webhooks/delivery/"
     # SQLite knows no more of a column than how often a value occurs on the average.
-    by_error = [] if connection.vendor == "sqlite" else [f"{admin}?error=HTTP+503"]
+    by_error = (
+        []
+        if connection.vendor == "sqlite"
+        else [
+            f"{admin}?error=HTTP+503",
+            f"{admin}?http=503",
+        ]
+    )
     for url in (
         *by_error,
         admin,
