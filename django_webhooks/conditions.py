@@ -6,17 +6,23 @@
 The tree is checked when it is saved (`validate`), judged for each event (`evaluate`) and put into
 words for people (`describe`, `explain`). The logic is Kleene's: a leaf is true, false or unknown
 (`None`), and what is unknown does not fire. Nothing here reads a database or a setting.
+
+Many rules are judged on one event, and one rule on many events. So a tree is read once, into nodes
+(`loads`), and what the event holds at a path is looked up and read as a number, a date, … once.
 """
 
+import json
 import operator
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import count, islice
 from math import isfinite
+from sys import intern
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -73,6 +79,14 @@ MAX_MATCHED_LENGTH = 4000
 RE2_MEMORY = 128 << 10
 """Bytes per compiled pattern: what needs more, as `\\pL` sixty times over, is refused."""
 
+KEPT_BYTES = 32 << 20
+"""What the trees that `loads` keeps may take, by an estimate of a third to all of it: room for
+ten thousand rules as people write them, in ten megabytes."""
+BYTES_PER_VALUE = 200
+
+MAX_SEEN = 1000
+"""Paths that are remembered per event: whose rules name more has them looked up again."""
+
 
 class Meter:
     """What judging may cost, in steps of two to five microseconds: so that nobody's rules, however
@@ -95,6 +109,8 @@ class Facts:
     """Dotted path → kind, where it is known."""
     meter: Meter | None = None
     """What is left for these and other conditions; what comes after that is unknown."""
+    seen: dict[str, "_Seen"] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Path → what was seen there, for the next condition that looks."""
 
     @property
     def is_spent(self) -> bool:
@@ -142,21 +158,29 @@ def pattern_size(tree: Any) -> int:
     return sum(int(_compile(pattern).programsize) for pattern in patterns)
 
 
+def loads(text: str) -> "Condition":
+    """A tree in JSON, read, for `evaluate` and `describe`; the same text is read once.
+
+    It is known by its text alone, so a rule that was changed is another.
+    """
+    return _kept.get(text)
+
+
 def evaluate(tree: Any, facts: Facts) -> bool | None:
     """Whether the conditions hold; None is unknown. Never raises: what is malformed is unknown."""
-    return True if _is_always(tree) else _evaluate(tree, facts, 1)
+    return _read(tree).judge(facts)
 
 
 def explain(tree: Any, facts: Facts) -> Verdict:
     """The verdict of `evaluate` with a reason for each condition, short-circuiting nothing."""
     if _is_always(tree):
         return Verdict(True, "", _("always"), _("there are no conditions"))
-    return _explain(tree, facts, "", 1)
+    return _explain(_read(tree), facts, "")
 
 
 def distance(tree: Any, facts: Facts) -> int:
     """How few conditions would have to come out otherwise for the tree to hold; 0: it holds."""
-    return 0 if _is_always(tree) else _distance(tree, facts, True, 1)
+    return _distance(_read(tree), facts, True)
 
 
 def leaves(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -188,7 +212,7 @@ def operators_for(kind: Kind) -> dict[str, "Operator"]:
 
 def describe(tree: Any, label: Callable[[str], str] | None = None) -> str:
     """The conditions as one sentence; `label` gives a field path its name. Empty for `{}`."""
-    return "" if _is_always(tree) else _describe(tree, label or str, 1)
+    return _describe(_read(tree), label or str)
 
 
 # Walking the tree
@@ -210,59 +234,43 @@ def _group(node: Any) -> tuple[str, list[Any]] | None:
     return None
 
 
-def _evaluate(node: Any, facts: Facts, depth: int) -> bool | None:
-    if depth > MAX_DEPTH:
-        return None
-    group = _group(node)
-    if group is None:
-        return _judge(node, facts)
-    connective, nodes = group
-    return _CONNECTIVES[connective](_evaluate(child, facts, depth + 1) for child in nodes)
+def _distance(node: "Condition", facts: Facts, wanted: bool) -> int:
+    if not isinstance(node, _Group):
+        return int(node.judge(facts) is not wanted)
+    if node.connective == "not":
+        return _distance(node.nodes[0], facts, not wanted)
+    each = (_distance(child, facts, wanted) for child in node.nodes)
+    return sum(each) if wanted == (node.connective == "all") else min(each)
 
 
-def _distance(node: Any, facts: Facts, wanted: bool, depth: int) -> int:
-    group = _group(node)
-    if group is None or depth > MAX_DEPTH:
-        return int(depth > MAX_DEPTH or _judge(node, facts) is not wanted)
-    connective, nodes = group
-    if connective == "not":
-        return _distance(nodes[0], facts, not wanted, depth + 1)
-    each = (_distance(child, facts, wanted, depth + 1) for child in nodes)
-    return sum(each) if wanted == (connective == "all") else min(each)
-
-
-def _explain(node: Any, facts: Facts, path: str, depth: int) -> Verdict:
-    group = _group(node)
-    if group is None or depth > MAX_DEPTH:
-        return _explain_leaf(node, facts, path, depth)
-    connective, nodes = group
+def _explain(node: "Condition", facts: Facts, path: str) -> Verdict:
+    if not isinstance(node, _Group):
+        return _explain_leaf(node, facts, path)
     children = tuple(
-        _explain(child, facts, _child_path(path, connective, index), depth + 1)
-        for index, child in enumerate(nodes)
+        _explain(child, facts, _child_path(path, node.connective, index))
+        for index, child in enumerate(node.nodes)
     )
-    value = _CONNECTIVES[connective](child.value for child in children)
-    sentence = {"all": _("all of"), "any": _("any of"), "not": _("not")}[connective]
+    value = _CONNECTIVES[node.connective](child.value for child in children)
+    sentence = {"all": _("all of"), "any": _("any of"), "not": _("not")}[node.connective]
     return Verdict(value, path, sentence, "", children)
 
 
-def _describe(node: Any, label: Callable[[str], str], depth: int, *, nested: bool = False) -> str:
-    group = _group(node)
-    if group is None or depth > MAX_DEPTH:
-        return _describe_leaf(node, label, depth)
-    connective, nodes = group
-    if connective == "not":
-        return _describe_not(nodes[0], label, depth)
-    if len(nodes) == 1:
-        return _describe(nodes[0], label, depth + 1, nested=nested)
-    glue = _(" and ") if connective == "all" else _(" or ")
-    sentence = glue.join(_describe(child, label, depth + 1, nested=True) for child in nodes)
+def _describe(node: "Condition", label: Callable[[str], str], *, nested: bool = False) -> str:
+    if not isinstance(node, _Group):
+        return _describe_leaf(node, label)
+    if node.connective == "not":
+        return _describe_not(node.nodes[0], label)
+    if len(node.nodes) == 1:
+        return _describe(node.nodes[0], label, nested=nested)
+    glue = _(" and ") if node.connective == "all" else _(" or ")
+    sentence = glue.join(_describe(child, label, nested=True) for child in node.nodes)
     return f"({sentence})" if nested else sentence
 
 
-def _describe_not(node: Any, label: Callable[[str], str], depth: int) -> str:
-    if _group(node) is None:
-        return _describe_leaf(node, label, depth + 1, negated=True)
-    return _("not (%(sentence)s)") % {"sentence": _describe(node, label, depth + 1)}
+def _describe_not(node: "Condition", label: Callable[[str], str]) -> str:
+    if not isinstance(node, _Group):
+        return _describe_leaf(node, label, negated=True)
+    return _("not (%(sentence)s)") % {"sentence": _describe(node, label)}
 
 
 def _all(values: Iterable[bool | None]) -> bool | None:
@@ -276,7 +284,13 @@ def _all(values: Iterable[bool | None]) -> bool | None:
 
 
 def _any(values: Iterable[bool | None]) -> bool | None:
-    return _not(_all(_not(value) for value in values))
+    verdict: bool | None = False
+    for value in values:
+        if value is True:
+            return True
+        if value is None:
+            verdict = None
+    return verdict
 
 
 def _not(value: bool | None) -> bool | None:
@@ -288,6 +302,78 @@ _CONNECTIVES: Mapping[str, Callable[[Iterable[bool | None]], bool | None]] = {
     "any": _any,
     "not": lambda values: _not(_all(values)),
 }
+
+
+class Condition:
+    """A node of a tree that was read; threads share it."""
+
+    __slots__ = ()
+
+    def judge(self, facts: Facts) -> bool | None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class _Group(Condition):
+    connective: str
+    nodes: tuple[Condition, ...]
+
+    def judge(self, facts: Facts) -> bool | None:
+        return _CONNECTIVES[self.connective](node.judge(facts) for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed(Condition):
+    """In place of a leaf that is none: what it says is unknown."""
+
+    why: str
+
+    def judge(self, facts: Facts) -> bool | None:
+        return None
+
+
+_ALWAYS = _Group("all", ())
+
+
+def _read(tree: Any) -> Condition:
+    if isinstance(tree, Condition):
+        return tree
+    return _ALWAYS if _is_always(tree) else _read_node(tree, 1)
+
+
+def _read_node(node: Any, depth: int) -> Condition:
+    if depth <= MAX_DEPTH and (group := _group(node)) is not None:
+        connective, nodes = group
+        return _Group(connective, tuple(_read_node(child, depth + 1) for child in nodes))
+    try:
+        return _read_leaf(node, "", depth)
+    except DATA_ERRORS as error:  # one bad leaf must not silence its neighbours
+        return _Malformed(str(error))
+
+
+class _Kept:
+    """Trees by their text, as long as there is room: when it is full, it begins anew."""
+
+    def __init__(self) -> None:
+        self._trees: dict[str, Condition] = {}
+        self._left = KEPT_BYTES
+        self._lock = threading.Lock()
+
+    def get(self, text: str) -> Condition:
+        found = self._trees.get(text)
+        if found is None:
+            found = _read(json.loads(text))
+            size = len(text) + BYTES_PER_VALUE * (1 + text.count(",") + text.count(":"))
+            with self._lock:
+                if size > self._left:
+                    self._trees, self._left = {}, KEPT_BYTES
+                if size <= self._left:
+                    self._left -= size
+                    self._trees[text] = found
+        return found
+
+
+_kept = _Kept()
 
 
 # Validating
@@ -390,7 +476,7 @@ class Operator:
     """The same when it does not: "is not at least"."""
     takes: str
     """What `value` may be: a key of `_VALUE_CHECKS`, "flag" (an optional boolean) or "nothing"."""
-    test: Callable[["_Seen", Any], bool | None]
+    test: Callable[["_Seen", "_Value"], bool | None]
     suits: frozenset[Kind]
     """The kinds of fields that it makes sense for."""
     looks_back: bool = False
@@ -408,33 +494,59 @@ class Operator:
         return str(phrases[negated])
 
 
-@dataclass(frozen=True)
-class _Leaf:
+class _Value:
+    """What a condition compares with. It remembers how it read last: mostly it is read as one
+    kind only."""
+
+    __slots__ = ("_last", "items", "raw")
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.items = tuple(map(_Value, raw)) if isinstance(raw, list) else ()
+        self._last: tuple[Parser | None, Any] = _NOT_READ
+
+    def read(self, parse: "Parser") -> Any:
+        by, value = self._last  # both at once, for threads share it
+        if by is not parse:
+            value = parse(self.raw)
+            self._last = parse, value
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf(Condition):
     field: str
     operator: Operator
-    value: Any
+    value: _Value
 
-    def cost(self, now: Any) -> float:
+    def cost(self, seen: "_Seen") -> float:
         """The steps of judging the leaf, and no fewer: as they were measured at their worst."""
-        dots = self.field.count(".")
+        dots, now = self.field.count("."), seen.now.raw
         steps = 1 + dots**2 / 30
         if self.operator.looks_back:  # a whole object may be compared with what it was
             steps += 100 if dots or isinstance(now, list | dict) else 0
         if self.operator.takes == "pattern":
             size = len(now) if isinstance(now, str) and len(now) <= MAX_MATCHED_LENGTH else 0
-            return steps + 25 + size * float(_compile(self.value).programsize) / 150
-        values = len(self.value) if isinstance(self.value, list) else 1
-        return steps + _size(now) * max(values, 1)
+            return steps + 25 + size * float(_compile(self.value.raw).programsize) / 150
+        return steps + seen.size * max(len(self.value.items), 1)
 
     @property
     def is_negated(self) -> bool:
         """`{"op": "exists", "value": false}`: the flag turns the operator around."""
-        return self.operator.takes == "flag" and self.value is False
+        return self.value.raw is False and self.operator.takes == "flag"
 
-    def judge(self, seen: "_Seen") -> bool | None:
-        if seen.facts.meter is not None:
-            seen.facts.meter.left -= self.cost(seen.now)
-            if seen.facts.is_spent:
+    def judge(self, facts: Facts) -> bool | None:
+        try:
+            return self.judge_strictly(facts)
+        except DATA_ERRORS:  # one bad leaf must not silence its neighbours
+            return None
+
+    def judge_strictly(self, facts: Facts) -> bool | None:
+        """The same, but raises what may be told of by `explain`."""
+        seen = facts.seen.get(self.field) or _see(self.field, facts)
+        if facts.meter is not None:
+            facts.meter.left -= self.cost(seen)
+            if facts.meter.left < 0:
                 return None
         verdict = self.operator.test(seen, self.value)
         return _not(verdict) if self.is_negated else verdict
@@ -456,50 +568,70 @@ class _Missing:
 _MISSING = _Missing()
 
 
+class _Actual:
+    """A value of the event. It remembers how it reads for the values that it is compared with."""
+
+    __slots__ = ("_readings", "kind", "raw")
+
+    def __init__(self, raw: Any, kind: Kind) -> None:
+        self.raw = raw
+        self.kind = kind
+        self._readings: dict[Any, list[tuple[Parser, Any]]] = {}
+
+    def readings(self, parsers_for: "ParsersFor", other: Any) -> "list[tuple[Parser, Any]]":
+        """It as each parser reads it that suits it and the other; those that can't are left out."""
+        key = parsers_for, type(other)
+        found = self._readings.get(key)
+        if found is None:
+            parsers = parsers_for(self.raw, other, self.kind)
+            pairs = ((parse, parse(self.raw)) for parse in parsers)
+            found = self._readings[key] = [pair for pair in pairs if pair[1] is not None]
+        return found
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What a leaf looks at."""
 
     field: str
-    facts: Facts
-    now: Any
-    kind: Kind
+    data: Any
+    previous: Mapping[str, Any] | None
+    now: _Actual
+    size: float
+
+    @cached_property
+    def change(self) -> tuple[bool | None, _Actual]:
+        """Whether the field changed (None: unknown), and what it was before if that is known."""
+        changed, old = _change(self)
+        return changed, _Actual(old, self.now.kind)
 
 
 def _see(path: str, facts: Facts) -> _Seen:
-    return _Seen(path, facts, _lookup(facts.data, path), facts.kinds.get(path, "unknown"))
+    now = _lookup(facts.data, path)
+    actual = _Actual(now, facts.kinds.get(path, "unknown"))
+    seen = _Seen(path, facts.data, facts.previous, actual, _size(now))
+    if len(facts.seen) < MAX_SEEN:
+        facts.seen[path] = seen
+    return seen
 
 
-def _judge(node: Any, facts: Facts) -> bool | None:
-    try:
-        leaf = _read_leaf(node, "")
-        return leaf.judge(_see(leaf.field, facts))
-    except DATA_ERRORS:  # one bad leaf must not silence its neighbours
-        return None
-
-
-def _explain_leaf(node: Any, facts: Facts, path: str, depth: int) -> Verdict:
-    try:
-        leaf = _read_leaf(node, "", depth)
-    except DATA_ERRORS as error:
-        reason = _("unknown: the condition is malformed (%s)") % error
+def _explain_leaf(leaf: Condition, facts: Facts, path: str) -> Verdict:
+    if not isinstance(leaf, _Leaf):
+        assert isinstance(leaf, _Malformed)
+        reason = _("unknown: the condition is malformed (%s)") % leaf.why
         return Verdict(None, path, _("malformed condition"), reason)
     sentence = _in_words(leaf, leaf.field, leaf.is_negated)
     try:
-        seen = _see(leaf.field, facts)
-        value = leaf.judge(seen)
+        value = leaf.judge_strictly(facts)
+        seen = facts.seen.get(leaf.field) or _see(leaf.field, facts)
     except DATA_ERRORS as error:
         reason = _("unknown: it could not be judged (%s)") % type(error).__name__
         return Verdict(None, path, sentence, reason)
-    return Verdict(value, path, sentence, _reason(leaf, seen, value))
+    return Verdict(value, path, sentence, _reason(leaf, seen, value, facts.is_spent))
 
 
-def _describe_leaf(
-    node: Any, label: Callable[[str], str], depth: int, *, negated: bool = False
-) -> str:
-    try:
-        leaf = _read_leaf(node, "", depth)
-    except DATA_ERRORS:
+def _describe_leaf(leaf: Condition, label: Callable[[str], str], *, negated: bool = False) -> str:
+    if not isinstance(leaf, _Leaf):
         return _("malformed condition")
     return _in_words(leaf, label(leaf.field), negated != leaf.is_negated)
 
@@ -511,7 +643,8 @@ def _read_leaf(node: Any, path: str, depth: int = 1) -> _Leaf:
     _check_keys(node, path)
     name = _read_field(node.get("field"), _join(path, "field"))
     chosen = _read_operator(node.get("op"), _join(path, "op"))
-    return _Leaf(name, chosen, _read_value(node, chosen, _join(path, "value")))
+    value = _read_value(node, chosen, _join(path, "value"))
+    return _Leaf(intern(name), chosen, _Value(value))
 
 
 def _check_keys(node: dict[Any, Any], path: str) -> None:
@@ -650,74 +783,74 @@ _VALUE_CHECKS: Mapping[str, Callable[[Any, str], None]] = {
 # What the operators do: each test gives true, false or None for unknown
 
 
-def _eq(seen: _Seen, value: Any) -> bool | None:
-    return _equal(seen.now, value, seen.kind)
+def _eq(seen: _Seen, value: _Value) -> bool | None:
+    return _equal(seen.now, value)
 
 
-def _ne(seen: _Seen, value: Any) -> bool | None:
-    return _not(_eq(seen, value))
+def _ne(seen: _Seen, value: _Value) -> bool | None:
+    return _not(_equal(seen.now, value))
 
 
-def _in(seen: _Seen, value: Any) -> bool | None:
-    return _any(_equal(seen.now, item, seen.kind) for item in value)
+def _in(seen: _Seen, value: _Value) -> bool | None:
+    return _any(_equal(seen.now, item) for item in value.items)
 
 
-def _not_in(seen: _Seen, value: Any) -> bool | None:
+def _not_in(seen: _Seen, value: _Value) -> bool | None:
     return _not(_in(seen, value))
 
 
-def _contains(seen: _Seen, value: Any) -> bool | None:
-    if isinstance(seen.now, list):
-        return _any(_equal(item, value, "unknown") for item in seen.now)
+def _contains(seen: _Seen, value: _Value) -> bool | None:
+    if isinstance(seen.now.raw, list):
+        return _any(_equal(_Actual(item, "unknown"), value) for item in seen.now.raw)
     return _texts(seen.now, value, operator.contains)
 
 
-def _exists(seen: _Seen, _value: Any) -> bool | None:
-    return seen.now is not _MISSING
+def _exists(seen: _Seen, _value: _Value) -> bool | None:
+    return seen.now.raw is not _MISSING
 
 
-def _is_null(seen: _Seen, _value: Any) -> bool | None:
-    return None if seen.now is _MISSING else seen.now is None
+def _is_null(seen: _Seen, _value: _Value) -> bool | None:
+    return None if seen.now.raw is _MISSING else seen.now.raw is None
 
 
-def _changed(seen: _Seen, _value: Any) -> bool | None:
-    return _change(seen)[0]
+def _changed(seen: _Seen, _value: _Value) -> bool | None:
+    return seen.change[0]
 
 
-def _changed_to(seen: _Seen, value: Any) -> bool | None:
-    changed, _old = _change(seen)
-    return _equal_or_null(seen.now, value, seen.kind) if changed else changed
+def _changed_to(seen: _Seen, value: _Value) -> bool | None:
+    changed, _old = seen.change
+    return _equal_or_null(seen.now, value) if changed else changed
 
 
-def _changed_from(seen: _Seen, value: Any) -> bool | None:
-    changed, old = _change(seen)
-    return _equal_or_null(old, value, seen.kind) if changed else changed
+def _changed_from(seen: _Seen, value: _Value) -> bool | None:
+    changed, old = seen.change
+    return _equal_or_null(old, value) if changed else changed
 
 
-def _equal_or_null(actual: Any, value: Any, kind: Kind) -> bool | None:
-    if value is not None:
-        return _equal(actual, value, kind)
-    return None if actual is _MISSING else actual is None
+def _equal_or_null(actual: _Actual, value: _Value) -> bool | None:
+    if value.raw is not None:
+        return _equal(actual, value)
+    return None if actual.raw is _MISSING else actual.raw is None
 
 
-def _move(test: Callable[[Any, Any], bool]) -> Callable[[_Seen, Any], bool | None]:
-    def moved(seen: _Seen, _value: Any) -> bool | None:
-        changed, old = _change(seen)
-        return _ordered(seen.now, old, seen.kind, test) if changed else changed
+def _move(test: Callable[[Any, Any], bool]) -> Callable[[_Seen, _Value], bool | None]:
+    def moved(seen: _Seen, _value: _Value) -> bool | None:
+        changed, old = seen.change
+        return _ordered(seen.now, _Value(old.raw), test) if changed else changed
 
     return moved
 
 
-def _order(test: Callable[[Any, Any], bool]) -> Callable[[_Seen, Any], bool | None]:
-    return lambda seen, value: _ordered(seen.now, value, seen.kind, test)
+def _order(test: Callable[[Any, Any], bool]) -> Callable[[_Seen, _Value], bool | None]:
+    return lambda seen, value: _ordered(seen.now, value, test)
 
 
-def _text_test(test: Callable[[str, str], bool]) -> Callable[[_Seen, Any], bool | None]:
+def _text_test(test: Callable[[str, str], bool]) -> Callable[[_Seen, _Value], bool | None]:
     return lambda seen, value: _texts(seen.now, value, test)
 
 
-def _matches(seen: _Seen, pattern: Any) -> bool | None:
-    if len(_written(seen.now) or "") > MAX_MATCHED_LENGTH:
+def _matches(seen: _Seen, pattern: _Value) -> bool | None:
+    if len(_written(seen.now.raw) or "") > MAX_MATCHED_LENGTH:
         return None
     return _texts(seen.now, pattern, lambda text, pattern: bool(_compile(pattern).search(text)))
 
@@ -893,16 +1026,16 @@ def _longest_key(data: Mapping[str, Any], path: str) -> str | None:
 
 def _change(seen: _Seen) -> tuple[bool | None, Any]:
     """Whether the field changed (None: unknown), and what it was before where that is known."""
-    previous, path = seen.facts.previous, seen.field
+    previous, path, now = seen.previous, seen.field, seen.now.raw
     if previous is None:
         return None, _MISSING
     old = _lookup(previous, path)
     if old is not _MISSING:
         # A field in `previous` changed; of a JSON field's insides, only some may have.
-        return path in previous or not _same(old, seen.now), old
-    if seen.now is _MISSING:
+        return path in previous or not _same(old, now), old
+    if now is _MISSING:
         return None, _MISSING
-    return _appeared(seen.facts.data, previous, path), _MISSING
+    return _appeared(seen.data, previous, path), _MISSING
 
 
 def _appeared(data: Any, previous: Mapping[str, Any], path: str) -> bool:
@@ -934,30 +1067,38 @@ def _same(left: Any, right: Any) -> bool:
 
 Parser = Callable[[Any], Any]
 """Gives a value that compares with others of its kind, or None."""
+ParsersFor = Callable[[Any, Any, Kind], Sequence[Parser]]
+"""Those to try on two values, the first of that kind; of the second only the type counts."""
+
+_NOT_READ: tuple[None, None] = (None, None)
 
 
-def _equal(left: Any, right: Any, kind: Kind) -> bool | None:
-    pair = _comparable(left, right, _parsers_for_equality(left, right, kind))
-    return None if pair is None else bool(operator.eq(*pair))
+def _equal(left: _Actual, right: _Value) -> bool | None:
+    pair = _comparable(left, right, _parsers_for_equality)
+    return None if pair is None else bool(pair[0] == pair[1])
 
 
-def _ordered(left: Any, right: Any, kind: Kind, test: Callable[[Any, Any], bool]) -> bool | None:
-    pair = _comparable(left, right, _parsers_for_order(left, right, kind))
+def _ordered(left: _Actual, right: _Value, test: Callable[[Any, Any], bool]) -> bool | None:
+    pair = _comparable(left, right, _parsers_for_order)
     return None if pair is None else bool(test(*pair))
 
 
-def _texts(value: Any, part: Any, test: Callable[[str, str], bool]) -> bool | None:
-    pair = _comparable(value, part, [_written])
+def _texts(value: _Actual, part: _Value, test: Callable[[str, str], bool]) -> bool | None:
+    pair = _comparable(value, part, _parsers_for_texts)
     return None if pair is None else bool(test(*pair))
 
 
-def _comparable(left: Any, right: Any, parsers: Sequence[Parser]) -> tuple[Any, Any] | None:
+def _comparable(left: _Actual, right: _Value, parsers_for: ParsersFor) -> tuple[Any, Any] | None:
     """Both values by the first parser that reads both; None: they can't be compared."""
-    for parse in parsers:
-        first = parse(left)
-        if first is not None and (second := parse(right)) is not None:
+    for parse, first in left.readings(parsers_for, right.raw):
+        second = right.read(parse)
+        if second is not None:
             return first, second
     return None
+
+
+def _parsers_for_texts(_left: Any, _right: Any, _kind: Kind) -> Sequence[Parser]:
+    return [_written]
 
 
 def _parsers_for_equality(left: Any, right: Any, kind: Kind) -> Sequence[Parser]:
@@ -1072,53 +1213,55 @@ _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}|\Z)", re.ASCII)
 
 
 def _in_words(leaf: _Leaf, subject: str, negated: bool) -> str:
-    words = leaf.operator.words(negated=negated, moments=_iso_moment(leaf.value) is not None)
+    value = leaf.value.raw
+    words = leaf.operator.words(negated=negated, moments=_iso_moment(value) is not None)
     if leaf.operator.takes in ("flag", "nothing"):
         return f"{subject} {words}"
-    return f"{subject} {words} {_show(leaf.value)}"
+    return f"{subject} {words} {_show(value)}"
 
 
-def _reason(leaf: _Leaf, seen: _Seen, verdict: bool | None) -> str:
+def _reason(leaf: _Leaf, seen: _Seen, verdict: bool | None, is_spent: bool) -> str:
     if verdict is None:
-        return _("unknown: %s") % _why_unknown(leaf, seen)
+        return _("unknown: %s") % _why_unknown(leaf, seen, is_spent)
     if leaf.operator.looks_back:
         history = _history(seen)
-        if verdict or leaf.operator.takes != "scalar_or_null" or not _change(seen)[0]:
+        if verdict or leaf.operator.takes != "scalar_or_null" or not seen.change[0]:
             return history
         return f"{history}: {_in_words(leaf, _('it'), True)}"
-    subject = seen.field if leaf.operator.takes == "flag" else f"{seen.field} {_show(seen.now)}"
+    subject = seen.field if leaf.operator.takes == "flag" else f"{seen.field} {_show(seen.now.raw)}"
     return _in_words(leaf, subject, verdict == leaf.is_negated)
 
 
-def _why_unknown(leaf: _Leaf, seen: _Seen) -> str:
-    if seen.facts.is_spent:
+def _why_unknown(leaf: _Leaf, seen: _Seen, is_spent: bool) -> str:
+    now = seen.now.raw
+    if is_spent:
         return _("it was not judged, for the rules before it have cost too much")
-    if leaf.operator.looks_back and seen.facts.previous is None:
+    if leaf.operator.looks_back and seen.previous is None:
         return _("there is no value before the change")
-    if leaf.operator.looks_back and _change(seen)[0]:
+    if leaf.operator.looks_back and seen.change[0]:
         return _("%s, which can't be compared") % _history(seen)
-    if seen.now is _MISSING:
+    if now is _MISSING:
         return _("%s is missing") % seen.field
-    if seen.now is None:
+    if now is None:
         return _("%s is null") % seen.field
-    if leaf.operator.takes == "pattern" and isinstance(seen.now, str):
+    if leaf.operator.takes == "pattern" and isinstance(now, str):
         words = _("%(field)s has more than %(most)d characters: too many for a regular expression")
         return words % {"field": seen.field, "most": MAX_MATCHED_LENGTH}
     return _("%(field)s %(now)s can't be compared with %(value)s") % {
         "field": seen.field,
-        "now": _show(seen.now),
-        "value": _show(leaf.value),
+        "now": _show(now),
+        "value": _show(leaf.value.raw),
     }
 
 
 def _history(seen: _Seen) -> str:
-    changed, old = _change(seen)
+    changed, old = seen.change
     if not changed:
         return _("%s did not change") % seen.field
     return _("%(field)s changed from %(old)s to %(now)s") % {
         "field": seen.field,
-        "old": _show(old),
-        "now": _show(seen.now),
+        "old": _show(old.raw),
+        "now": _show(seen.now.raw),
     }
 
 
