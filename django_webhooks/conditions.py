@@ -500,9 +500,9 @@ class _Value:
 
     __slots__ = ("_last", "items", "raw")
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, items: "tuple[_Value, ...]" = ()) -> None:
         self.raw = raw
-        self.items = tuple(map(_Value, raw)) if isinstance(raw, list) else ()
+        self.items = items
         self._last: tuple[Parser | None, Any] = _NOT_READ
 
     def read(self, parse: "Parser") -> Any:
@@ -518,22 +518,20 @@ class _Leaf(Condition):
     field: str
     operator: Operator
     value: _Value
+    is_negated: bool
+    """`{"op": "exists", "value": false}`: the flag turns the operator around."""
+    steps: float
+    """What judging it costs at least."""
 
     def cost(self, seen: "_Seen") -> float:
         """The steps of judging the leaf, and no fewer: as they were measured at their worst."""
-        dots, now = self.field.count("."), seen.now.raw
-        steps = 1 + dots**2 / 30
+        steps, now = self.steps, seen.now.raw
         if self.operator.looks_back:  # a whole object may be compared with what it was
-            steps += 100 if dots or isinstance(now, list | dict) else 0
+            steps += 100 if "." in self.field or isinstance(now, list | dict) else 0
         if self.operator.takes == "pattern":
             size = len(now) if isinstance(now, str) and len(now) <= MAX_MATCHED_LENGTH else 0
             return steps + 25 + size * float(_compile(self.value.raw).programsize) / 150
         return steps + seen.size * max(len(self.value.items), 1)
-
-    @property
-    def is_negated(self) -> bool:
-        """`{"op": "exists", "value": false}`: the flag turns the operator around."""
-        return self.value.raw is False and self.operator.takes == "flag"
 
     def judge(self, facts: Facts) -> bool | None:
         try:
@@ -644,7 +642,14 @@ def _read_leaf(node: Any, path: str, depth: int = 1) -> _Leaf:
     name = _read_field(node.get("field"), _join(path, "field"))
     chosen = _read_operator(node.get("op"), _join(path, "op"))
     value = _read_value(node, chosen, _join(path, "value"))
-    return _Leaf(intern(name), chosen, _Value(value))
+    items = tuple(map(_Value, value)) if chosen.takes == "list" else ()
+    return _Leaf(
+        field=intern(name),
+        operator=chosen,
+        value=_Value(value, items),
+        is_negated=chosen.takes == "flag" and value is False,
+        steps=1 + name.count(".") ** 2 / 30,
+    )
 
 
 def _check_keys(node: dict[Any, Any], path: str) -> None:
@@ -801,7 +806,8 @@ def _not_in(seen: _Seen, value: _Value) -> bool | None:
 
 def _contains(seen: _Seen, value: _Value) -> bool | None:
     if isinstance(seen.now.raw, list):
-        return _any(_equal(_Actual(item, "unknown"), value) for item in seen.now.raw)
+        wanted = _Actual(value.raw, "unknown")  # this way round it is read once for all items
+        return _any(_equal(wanted, _Value(item)) for item in seen.now.raw)
     return _texts(seen.now, value, operator.contains)
 
 

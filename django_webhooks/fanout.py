@@ -3,7 +3,6 @@
 Runs in the worker. The same judgement answers "why not" and "what if", without writing a row.
 """
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from django.db import connections, models, transaction
 from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 
-from django_webhooks import conditions
+from django_webhooks import bulk, conditions
 from django_webhooks.exceptions import DATA_ERRORS
 from django_webhooks.models import Delivery, Event, Rule, Subscription, database_now, owner_matches
 from django_webhooks.registry import UPDATED, patterns_of, registry
@@ -50,13 +49,11 @@ A hundred rules as people write them cost less than a thousandth of it."""
 SENTENCE = 2000
 """Characters of a rule's sentence that are kept with each Delivery."""
 
-ROWS = 500
-"""Deliveries that are inserted with one statement."""
-
 VALUES = 10_000
 """Ids that are named in one statement; SQLite takes 32,766."""
 
 ACTIVE = Subscription.Status.ACTIVE
+Mode = Subscription.Mode
 
 Kinds = Mapping[str, Mapping[str, str]]
 """For `conditions.Facts`: event type → path → kind."""
@@ -75,10 +72,10 @@ class RuleRow(NamedTuple):
     subscription_id: Any
     owner_id: Any
     ordered: bool
+    mode: str
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A rule that fired on an event."""
 
     event: Event
@@ -152,7 +149,7 @@ def match(events: Sequence[Event], using: str) -> Iterator[Match]:
 def fires(tree: str, facts: conditions.Facts) -> bool:
     """Whether conditions, in JSON, hold; what can't be judged does not, and silences no other."""
     try:
-        return conditions.evaluate(json.loads(tree), facts) is True
+        return conditions.evaluate(conditions.loads(tree), facts) is True
     except DATA_ERRORS:
         logger.exception("A condition tree could not be judged; its rule does not fire.")
         return False
@@ -366,55 +363,61 @@ def _judge(
 
 
 def _match(event: Event, rules: Mapping[str, Sequence[RuleRow]], kinds: Kinds) -> Iterator[Match]:
-    facts: dict[Any, conditions.Facts] = {}
+    facts: dict[Any, conditions.Facts | None] = {}
+    """By owner; None: it may not have the event, or its rules have cost too much."""
     verdicts: dict[str, bool] = {}
     told: set[Any] = set()
     for pattern in patterns_of(event.type):
         for rule in rules.get(pattern, ()):
-            if rule.subscription_id in told or not may_receive(rule.owner_id, event):
+            _pattern, tree, subscription_id, owner_id, _ordered, _mode = rule
+            if owner_id not in facts:
+                may = may_receive(owner_id, event)
+                facts[owner_id] = facts_of(event, kinds, _steps_of(owner_id)) if may else None
+            mine = facts[owner_id]
+            if mine is None or subscription_id in told:
                 continue
-            if rule.owner_id not in facts:
-                facts[rule.owner_id] = facts_of(event, kinds, _steps_of(rule.owner_id))
-            mine = facts[rule.owner_id]
-            if mine.is_spent:
-                continue
-            if rule.conditions not in verdicts:
-                holds = fires(rule.conditions, mine)
+            holds = verdicts.get(tree)
+            if holds is None:
+                holds = fires(tree, mine)
                 if mine.is_spent:
                     logger.error(
                         "Event %s: the rules of owner %s cost too much; some are not judged.",
                         event.pk,
-                        rule.owner_id,
+                        owner_id,
                     )
+                    facts[owner_id] = None
                     continue
-                verdicts[rule.conditions] = holds
-            if verdicts[rule.conditions]:
-                told.add(rule.subscription_id)
+                verdicts[tree] = holds
+            if holds:
+                told.add(subscription_id)
                 yield Match(event, rule)
 
 
 def _still_to_be_had(matches: Sequence[Match], using: str) -> list[Match]:
-    """Without what was deleted meanwhile, and what a one-time subscription has had already;
-    those of them that fire now are completed.
+    """Without what a one-time subscription has had already; those that fire now are completed.
 
-    The lock is what makes it exactly one: whoever comes second reads `completed`. And whoever
-    deletes a subscription waits for the deliveries that are made here, and cancels them, too.
+    The lock is what makes it exactly one: whoever comes second reads `completed`. Recurring ones
+    need none, so that any number of workers make deliveries for them at once.
     """
-    free = {
+    one_time = {rule.subscription_id for _event, rule in matches if rule.mode == Mode.ONE_TIME}
+    if not one_time:
+        return list(matches)
+    modes = {
         pk: mode
-        for pk, mode, status in _lock({each.rule.subscription_id for each in matches}, using)
-        if mode != Subscription.Mode.ONE_TIME or status == ACTIVE
+        for pk, mode, status in _lock(one_time, using)
+        if mode != Mode.ONE_TIME or status == ACTIVE
     }
     kept, completed = [], []
     for each in matches:
         pk = each.rule.subscription_id
-        if pk not in free:
-            continue
-        if free[pk] == Subscription.Mode.ONE_TIME:
-            if each.why_cut:  # its one delivery is still to come
+        if pk in one_time:
+            if pk not in modes:
                 continue
-            del free[pk]
-            completed.append(pk)
+            if modes[pk] == Mode.ONE_TIME:
+                if each.why_cut:  # its one delivery is still to come
+                    continue
+                del modes[pk]
+                completed.append(pk)
         kept.append(each)
     for lot in _lots(completed):
         rows = Subscription.objects.using(using).filter(pk__in=lot)
@@ -437,32 +440,37 @@ def _lots(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def _insert(matches: Sequence[Match], now: Any, using: str) -> None:
-    wordings = {(each.rule.event_type, each.rule.conditions) for each in matches}
-    sentences = {
-        (pattern, tree): str(Rule(event_type=pattern, conditions=json.loads(tree)))[:SENTENCE]
-        for pattern, tree in wordings
-    }
-    rows = [
-        Delivery(
-            event_id=each.event.pk,
-            subscription_id=each.rule.subscription_id,
-            matched=sentences[each.rule.event_type, each.rule.conditions],
-            created_at=now,
-            **_first_state(each, now),
-        )
-        for each in matches
-    ]
+    """A Delivery of each: due at once; or, where a loop is cut, cancelled, and there to be seen.
+
+    Without those whose subscription was deleted meanwhile. Whoever deletes one from now on waits
+    for the deliveries that are made here, and cancels them, too.
+    """
+    sentences = _sentences({(rule.event_type, rule.conditions) for _event, rule in matches})
+    due: list[tuple[str, Any, str, str]] = []
+    cut: list[tuple[str, Any, str, str]] = []
+    for match in matches:
+        event, rule = match
+        row = event.pk, rule.subscription_id, sentences[rule.event_type, rule.conditions]
+        if reason := match.why_cut:
+            logger.warning("Event %s isn't sent to %s. %s", event.pk, rule.subscription_id, reason)
+            cut.append((*row, reason))
+        else:
+            due.append((*row, event.order_key if rule.ordered else ""))
     # An Event is fanned out once; the constraint stands behind that, not the other way round.
-    Delivery.objects.using(using).bulk_create(rows, batch_size=ROWS, ignore_conflicts=True)
+    add = partial(bulk.insert, parent="subscription", using=using)
+    names = ("event", "subscription", "matched")
+    add(Delivery(created_at=now, next_attempt_at=now), (*names, "order_key"), due)
+    cancelled = Delivery(created_at=now, completed_at=now, status=Delivery.Status.CANCELLED)
+    add(cancelled, (*names, "reason"), cut)
 
 
-def _first_state(match: Match, now: Any) -> dict[str, Any]:
-    """Due at once; or, where a loop is cut, cancelled from the start, and there to be seen."""
-    event, rule = match.event, match.rule
-    if reason := match.why_cut:
-        logger.warning("Event %s isn't sent to %s. %s", event.pk, rule.subscription_id, reason)
-        return {"status": Delivery.Status.CANCELLED, "completed_at": now, "reason": reason}
-    return {"next_attempt_at": now, "order_key": event.order_key if rule.ordered else ""}
+def _sentences(wordings: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Each pattern and tree in words."""
+    rule, found = Rule(), {}
+    for pattern, tree in wordings:
+        rule.event_type, rule.conditions = pattern, conditions.loads(tree)
+        found[pattern, tree] = str(rule)[:SENTENCE]
+    return found
 
 
 def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[RuleRow]]:
@@ -476,10 +484,11 @@ def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[RuleRow]]:
             wanted |= models.Q(subscription__owner__in=owners)
         rules = rules.filter(wanted)
     text = Cast("conditions", models.TextField())
-    names = ("subscription_id", "subscription__owner_id", "subscription__ordered")
-    columns = ("event_type", text, *names)
+    names = ("owner_id", "ordered", "mode")
+    joined = [f"subscription__{each}" for each in names]
+    rows = rules.order_by("pk").values_list("event_type", text, "subscription_id", *joined)
     found: dict[str, list[RuleRow]] = {}
-    for rule in map(RuleRow._make, rules.order_by("pk").values_list(*columns)):
+    for rule in map(RuleRow._make, rows):
         found.setdefault(rule.event_type, []).append(rule)
     return found
 

@@ -281,6 +281,7 @@ def at_once() -> list[Row]:
     matching: list[float] = []
     for kind in ("none", "different"):
         with subscriptions(AT_ONCE, TREES[kind]):
+            tidy("default")
             for _ in range(5):
                 wait(1)
                 took = seconds(partial(fan_out, "default"))
