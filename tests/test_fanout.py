@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rest_framework import serializers
 
-from django_webhooks import conditions, fanout
+from django_webhooks import bulk, conditions, fanout
 from django_webhooks.exceptions import ConditionError, UnknownEventType
 from django_webhooks.fanout import explain, fan_out, preview
 from django_webhooks.models import Delivery, Event, Rule, Subscription
@@ -423,6 +423,69 @@ def test_deletion_during_fan_out_harms_neither(step, monkeypatch):
     begun[0]()
     assert Delivery.objects.pending().get().subscription == stays
     assert not Subscription.objects.filter(name="goes").exists()
+
+
+@pytest.fixture
+def once_inserted(monkeypatch):
+    """Does something when the deliveries have been inserted and before that is committed."""
+
+    def then(action) -> None:
+        insert, done = bulk.insert, []
+
+        def insert_first(*args, **kwargs):
+            insert(*args, **kwargs)
+            if not done:
+                done.append(True)
+                action()
+
+        monkeypatch.setattr(bulk, "insert", insert_first)
+
+    return then
+
+
+@committed
+@has_row_locks
+def test_deletion_waits_for_deliveries_that_are_being_made_and_cancels_them(once_inserted):
+    goes, stays = listen(name="goes"), listen(name="stays")
+    Order.objects.create(number="1")
+    begun = []
+    once_inserted(lambda: begun.append(elsewhere(goes.delete)))
+    assert fan_out("default") == 1
+    begun[0]()
+    assert Delivery.objects.pending().get().subscription == stays
+    assert "was deleted" in Delivery.objects.get(status="cancelled").reason
+
+
+@committed
+@has_row_locks
+def test_two_workers_make_deliveries_for_one_subscription_at_once(once_inserted):
+    listen()
+    for number in "12":
+        Order.objects.create(number=number)
+    others = []
+    once_inserted(lambda: elsewhere(lambda: others.append(fan_out("default")))())
+    assert fan_out("default", 1) == 1
+    assert others == [1], "the other did not wait for the commit"
+    assert Delivery.objects.count() == 2
+
+
+@committed
+@has_row_locks
+def test_two_workers_deliver_a_one_time_subscription_once(once_inserted):
+    listen(mode="one_time", name="once")
+    listen(name="always")
+    for number in "12":
+        Order.objects.create(number=number)
+    begun = []
+    once_inserted(lambda: begun.append(elsewhere(lambda: fan_out("default"))))
+    assert fan_out("default", 1) == 1
+    begun[0]()
+    found = Delivery.objects.order_by("event_id", "subscription__name")
+    assert [(each.event.data["number"], each.subscription.name) for each in found] == [
+        ("1", "always"),
+        ("1", "once"),
+        ("2", "always"),
+    ]
 
 
 @committed
