@@ -10,8 +10,8 @@ from typing import Any
 from django.db import connections, models
 from django.db.models.constants import OnConflict
 
-ROWS = 500
-"""That are inserted with one statement."""
+ROWS, ARRAYED = 500, 2000
+"""Rows that are inserted with one statement: as values, and as arrays."""
 
 
 def insert(
@@ -29,6 +29,8 @@ def insert(
     targets can't be deleted until the transaction ends. They can be changed, where the database
     has a lock for that, and others may insert what points to them.
     """
+    if not rows:
+        return
     connection, meta = connections[using], like._meta
     own: list[Any] = [meta.get_field(name) for name in names]
     common = [each for each in meta.concrete_fields if not (each.primary_key or each in own)]
@@ -38,11 +40,13 @@ def insert(
     into = connection.ops.insert_statement(on_conflict=OnConflict.IGNORE)
     start = f"{into} {quote(meta.db_table)} ({columns})"
     end = connection.ops.on_conflict_suffix_sql([*common, *own], OnConflict.IGNORE, [], [])
+    has_arrays = connection.vendor == "postgresql"
+    most = ARRAYED if has_arrays else ROWS
     with connection.cursor() as cursor:
-        for first in range(0, len(rows), ROWS):
-            lot = zip(*rows[first : first + ROWS], strict=True)
+        for first in range(0, len(rows), most):
+            lot = zip(*rows[first : first + most], strict=True)
             lists = [_prepared(*each, connection) for each in zip(own, lot, strict=True)]
-            if connection.vendor == "postgresql":
+            if has_arrays:
                 source = _from_arrays(common, own, meta.get_field(parent), connection)
                 params = [*values, *lists]
             else:
