@@ -22,7 +22,7 @@ from decimal import Decimal
 from functools import cached_property, lru_cache
 from itertools import count, islice
 from math import isfinite
-from sys import intern
+from sys import getsizeof, intern
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -79,10 +79,11 @@ MAX_MATCHED_LENGTH = 4000
 RE2_MEMORY = 128 << 10
 """Bytes per compiled pattern: what needs more, as `\\pL` sixty times over, is refused."""
 
-KEPT_BYTES = 32 << 20
-"""What the trees that `loads` keeps may take, by an estimate of a third to all of it: room for
-ten thousand rules as people write them, in ten megabytes."""
-BYTES_PER_VALUE = 200
+KEPT_BYTES = 13 << 20
+"""What the trees that `loads` keeps may take. Ten thousand of two conditions take seven megabytes,
+and are counted as twelve."""
+BYTES_PER_NODE = 300
+"""Of a condition, and of a value in a list: at their largest, as they were measured."""
 
 MAX_SEEN = 1000
 """Paths that are remembered per event: whose rules name more has them looked up again."""
@@ -352,28 +353,48 @@ def _read_node(node: Any, depth: int) -> Condition:
 
 
 class _Kept:
-    """Trees by their text, as long as there is room: when it is full, it begins anew."""
+    """Trees by their text, as long as there is room.
+
+    When it is full, what is there stays, for all rules of a type are asked for in turn: whichever
+    went would be the next to be missed. Once as many found no room as have it, it begins anew.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clear()
+
+    def _clear(self) -> None:
         self._trees: dict[str, Condition] = {}
         self._left = KEPT_BYTES
-        self._lock = threading.Lock()
+        self._refused = 0
 
     def get(self, text: str) -> Condition:
         found = self._trees.get(text)
         if found is None:
             found = _read(json.loads(text))
-            size = len(text) + BYTES_PER_VALUE * (1 + text.count(",") + text.count(":"))
             with self._lock:
-                if size > self._left:
-                    self._trees, self._left = {}, KEPT_BYTES
-                if size <= self._left:
-                    self._left -= size
-                    self._trees[text] = found
+                self._keep(text, found)
         return found
+
+    def _keep(self, text: str, tree: Condition) -> None:
+        size = 2 * getsizeof(text) + BYTES_PER_NODE * _count(tree)  # its values are in both
+        if size > self._left:
+            self._refused += 1
+            if self._refused > len(self._trees):
+                self._clear()
+        if size <= self._left and text not in self._trees:
+            self._left -= size
+            self._trees[text] = tree
 
 
 _kept = _Kept()
+
+
+def _count(node: Condition) -> int:
+    """Its nodes and the values in their lists."""
+    if isinstance(node, _Group):
+        return 1 + sum(map(_count, node.nodes))
+    return 1 + len(node.value.items) if isinstance(node, _Leaf) else 1
 
 
 # Validating
