@@ -85,7 +85,7 @@ and are counted as twelve."""
 BYTES_PER_NODE = 300
 """Of a condition, and of a value in a list: at their largest, as they were measured."""
 
-MAX_SEEN = 1000
+MAX_SEEN = 200
 """Paths that are remembered per event: whose rules name more has them looked up again."""
 
 
@@ -169,7 +169,7 @@ def loads(text: str) -> "Condition":
 
 def evaluate(tree: Any, facts: Facts) -> bool | None:
     """Whether the conditions hold; None is unknown. Never raises: what is malformed is unknown."""
-    return _read(tree).judge(facts)
+    return (tree if isinstance(tree, Condition) else _read(tree)).judge(facts)
 
 
 def explain(tree: Any, facts: Facts) -> Verdict:
@@ -489,7 +489,10 @@ def _join(path: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator: its words, what its `value` may be, and its test."""
+    """An operator: its words, what its `value` may be, and its test.
+
+    The test is made of what is seen, for all values of the same type as the one given.
+    """
 
     phrase: Promise
     """Between field and value when it holds: "is at least"."""
@@ -497,7 +500,7 @@ class Operator:
     """The same when it does not: "is not at least"."""
     takes: str
     """What `value` may be: a key of `_VALUE_CHECKS`, "flag" (an optional boolean) or "nothing"."""
-    test: Callable[["_Seen", "_Value"], bool | None]
+    test: Callable[["_Seen", Any], "Test"]
     suits: frozenset[Kind]
     """The kinds of fields that it makes sense for."""
     looks_back: bool = False
@@ -543,6 +546,8 @@ class _Leaf(Condition):
     """`{"op": "exists", "value": false}`: the flag turns the operator around."""
     steps: float
     """What judging it costs at least."""
+    key: str
+    """The operator and the type of the value."""
 
     def cost(self, seen: "_Seen") -> float:
         """The steps of judging the leaf, and no fewer: as they were measured at their worst."""
@@ -567,7 +572,10 @@ class _Leaf(Condition):
             facts.meter.left -= self.cost(seen)
             if facts.meter.left < 0:
                 return None
-        verdict = self.operator.test(seen, self.value)
+        test = seen.tests.get(self.key)
+        if test is None:
+            test = seen.tests[self.key] = self.operator.test(seen, self.value.raw)
+        verdict = test(self.value)
         return _not(verdict) if self.is_negated else verdict
 
 
@@ -580,6 +588,10 @@ def _size(now: Any) -> float:
     return len(now) / 10 if isinstance(now, dict) else 0
 
 
+Test = Callable[[_Value], bool | None]
+"""What an operator says of a condition's value, of one event: true, false or None for unknown."""
+
+
 class _Missing:
     """The value of a path that leads nowhere."""
 
@@ -588,23 +600,25 @@ _MISSING = _Missing()
 
 
 class _Actual:
-    """A value of the event. It remembers how it reads for the values that it is compared with."""
+    """A value of the event. It remembers how it compares with values of a type."""
 
-    __slots__ = ("_readings", "kind", "raw")
+    __slots__ = ("_tests", "kind", "raw")
 
     def __init__(self, raw: Any, kind: Kind) -> None:
         self.raw = raw
         self.kind = kind
-        self._readings: dict[Any, list[tuple[Parser, Any]]] = {}
+        self._tests: dict[Any, Test] = {}
 
-    def readings(self, parsers_for: "ParsersFor", other: Any) -> "list[tuple[Parser, Any]]":
-        """It as each parser reads it that suits it and the other; those that can't are left out."""
-        key = parsers_for, type(other)
-        found = self._readings.get(key)
+    def test(
+        self, compare: Callable[[Any, Any], Any], parsers_for: "ParsersFor", like: Any
+    ) -> Test:
+        """How it compares with values of the type of `like`."""
+        key = compare, parsers_for, type(like)
+        found = self._tests.get(key)
         if found is None:
-            parsers = parsers_for(self.raw, other, self.kind)
-            pairs = ((parse, parse(self.raw)) for parse in parsers)
-            found = self._readings[key] = [pair for pair in pairs if pair[1] is not None]
+            found = self._tests[key] = _test(
+                compare, self.raw, parsers_for(self.raw, like, self.kind)
+            )
         return found
 
 
@@ -612,11 +626,13 @@ class _Actual:
 class _Seen:
     """What a leaf looks at."""
 
-    field: str
+    path: str
     data: Any
     previous: Mapping[str, Any] | None
     now: _Actual
     size: float
+    tests: dict[str, Test] = field(default_factory=dict)
+    """`_Leaf.key` → the test of its operator."""
 
     @cached_property
     def change(self) -> tuple[bool | None, _Actual]:
@@ -670,6 +686,7 @@ def _read_leaf(node: Any, path: str, depth: int = 1) -> _Leaf:
         value=_Value(value, items),
         is_negated=chosen.takes == "flag" and value is False,
         steps=1 + name.count(".") ** 2 / 30,
+        key=intern(f"{node['op']} {type(value).__name__}"),
     )
 
 
@@ -806,80 +823,103 @@ _VALUE_CHECKS: Mapping[str, Callable[[Any, str], None]] = {
 }
 
 
-# What the operators do: each test gives true, false or None for unknown
+# What the operators do
 
 
-def _eq(seen: _Seen, value: _Value) -> bool | None:
-    return _equal(seen.now, value)
+def _eq(seen: _Seen, like: Any) -> Test:
+    return seen.now.test(operator.eq, _parsers_for_equality, like)
 
 
-def _ne(seen: _Seen, value: _Value) -> bool | None:
-    return _not(_equal(seen.now, value))
+def _ne(seen: _Seen, like: Any) -> Test:
+    equal = _eq(seen, like)
+    return lambda value: _not(equal(value))
 
 
-def _in(seen: _Seen, value: _Value) -> bool | None:
-    return _any(_equal(seen.now, item) for item in value.items)
+def _in(seen: _Seen, _like: Any) -> Test:
+    now = seen.now
+    return lambda value: _any(_equal(now, item) for item in value.items)
 
 
-def _not_in(seen: _Seen, value: _Value) -> bool | None:
-    return _not(_in(seen, value))
+def _not_in(seen: _Seen, like: Any) -> Test:
+    is_in = _in(seen, like)
+    return lambda value: _not(is_in(value))
 
 
-def _contains(seen: _Seen, value: _Value) -> bool | None:
-    if isinstance(seen.now.raw, list):
+def _contains(seen: _Seen, like: Any) -> Test:
+    items = seen.now.raw
+    if not isinstance(items, list):
+        return seen.now.test(operator.contains, _parsers_for_texts, like)
+
+    def contains(value: _Value) -> bool | None:
         wanted = _Actual(value.raw, "unknown")  # this way round it is read once for all items
-        return _any(_equal(wanted, _Value(item)) for item in seen.now.raw)
-    return _texts(seen.now, value, operator.contains)
+        return _any(_equal(wanted, _Value(item)) for item in items)
+
+    return contains
 
 
-def _exists(seen: _Seen, _value: _Value) -> bool | None:
-    return seen.now.raw is not _MISSING
+def _exists(seen: _Seen, _like: Any) -> Test:
+    return _constant(seen.now.raw is not _MISSING)
 
 
-def _is_null(seen: _Seen, _value: _Value) -> bool | None:
-    return None if seen.now.raw is _MISSING else seen.now.raw is None
+def _is_null(seen: _Seen, _like: Any) -> Test:
+    return _constant(_null(seen.now))
 
 
-def _changed(seen: _Seen, _value: _Value) -> bool | None:
-    return seen.change[0]
+def _changed(seen: _Seen, _like: Any) -> Test:
+    return _constant(seen.change[0])
 
 
-def _changed_to(seen: _Seen, value: _Value) -> bool | None:
+def _changed_to(seen: _Seen, like: Any) -> Test:
     changed, _old = seen.change
-    return _equal_or_null(seen.now, value) if changed else changed
+    return _equal_or_null(seen.now, like) if changed else _constant(changed)
 
 
-def _changed_from(seen: _Seen, value: _Value) -> bool | None:
+def _changed_from(seen: _Seen, like: Any) -> Test:
     changed, old = seen.change
-    return _equal_or_null(old, value) if changed else changed
+    return _equal_or_null(old, like) if changed else _constant(changed)
 
 
-def _equal_or_null(actual: _Actual, value: _Value) -> bool | None:
-    if value.raw is not None:
-        return _equal(actual, value)
+def _equal_or_null(actual: _Actual, like: Any) -> Test:
+    if like is not None:
+        return actual.test(operator.eq, _parsers_for_equality, like)
+    return _constant(_null(actual))
+
+
+def _null(actual: _Actual) -> bool | None:
     return None if actual.raw is _MISSING else actual.raw is None
 
 
-def _move(test: Callable[[Any, Any], bool]) -> Callable[[_Seen, _Value], bool | None]:
-    def moved(seen: _Seen, _value: _Value) -> bool | None:
+def _move(compare: Callable[[Any, Any], Any]) -> Callable[[_Seen, Any], Test]:
+    def moved(seen: _Seen, _like: Any) -> Test:
         changed, old = seen.change
-        return _ordered(seen.now, _Value(old.raw), test) if changed else changed
+        if not changed:
+            return _constant(changed)
+        ordered = seen.now.test(compare, _parsers_for_order, old.raw)
+        return _constant(ordered(_Value(old.raw)))
 
     return moved
 
 
-def _order(test: Callable[[Any, Any], bool]) -> Callable[[_Seen, _Value], bool | None]:
-    return lambda seen, value: _ordered(seen.now, value, test)
+def _order(compare: Callable[[Any, Any], Any]) -> Callable[[_Seen, Any], Test]:
+    return lambda seen, like: seen.now.test(compare, _parsers_for_order, like)
 
 
-def _text_test(test: Callable[[str, str], bool]) -> Callable[[_Seen, _Value], bool | None]:
-    return lambda seen, value: _texts(seen.now, value, test)
+def _text_test(compare: Callable[[str, str], bool]) -> Callable[[_Seen, Any], Test]:
+    return lambda seen, like: seen.now.test(compare, _parsers_for_texts, like)
 
 
-def _matches(seen: _Seen, pattern: _Value) -> bool | None:
+def _matches(seen: _Seen, like: Any) -> Test:
     if len(_written(seen.now.raw) or "") > MAX_MATCHED_LENGTH:
-        return None
-    return _texts(seen.now, pattern, lambda text, pattern: bool(_compile(pattern).search(text)))
+        return _constant(None)
+    return seen.now.test(_search, _parsers_for_texts, like)
+
+
+def _search(text: str, pattern: str) -> bool:
+    return bool(_compile(pattern).search(text))
+
+
+def _constant(verdict: bool | None) -> Test:
+    return lambda _value: verdict
 
 
 @lru_cache(maxsize=16)
@@ -1053,7 +1093,7 @@ def _longest_key(data: Mapping[str, Any], path: str) -> str | None:
 
 def _change(seen: _Seen) -> tuple[bool | None, Any]:
     """Whether the field changed (None: unknown), and what it was before where that is known."""
-    previous, path, now = seen.previous, seen.field, seen.now.raw
+    previous, path, now = seen.previous, seen.path, seen.now.raw
     if previous is None:
         return None, _MISSING
     old = _lookup(previous, path)
@@ -1101,27 +1141,20 @@ _NOT_READ: tuple[None, None] = (None, None)
 
 
 def _equal(left: _Actual, right: _Value) -> bool | None:
-    pair = _comparable(left, right, _parsers_for_equality)
-    return None if pair is None else bool(pair[0] == pair[1])
+    return left.test(operator.eq, _parsers_for_equality, right.raw)(right)
 
 
-def _ordered(left: _Actual, right: _Value, test: Callable[[Any, Any], bool]) -> bool | None:
-    pair = _comparable(left, right, _parsers_for_order)
-    return None if pair is None else bool(test(*pair))
+def _test(compare: Callable[[Any, Any], Any], left: Any, parsers: Sequence[Parser]) -> Test:
+    """Compares by the first parser that reads both; None: they can't be compared."""
+    readings = [(parse, parse(left)) for parse in parsers]
 
+    def test(right: _Value) -> bool | None:
+        for parse, first in readings:
+            if first is not None and (second := right.read(parse)) is not None:
+                return bool(compare(first, second))
+        return None
 
-def _texts(value: _Actual, part: _Value, test: Callable[[str, str], bool]) -> bool | None:
-    pair = _comparable(value, part, _parsers_for_texts)
-    return None if pair is None else bool(test(*pair))
-
-
-def _comparable(left: _Actual, right: _Value, parsers_for: ParsersFor) -> tuple[Any, Any] | None:
-    """Both values by the first parser that reads both; None: they can't be compared."""
-    for parse, first in left.readings(parsers_for, right.raw):
-        second = right.read(parse)
-        if second is not None:
-            return first, second
-    return None
+    return test
 
 
 def _parsers_for_texts(_left: Any, _right: Any, _kind: Kind) -> Sequence[Parser]:
@@ -1255,7 +1288,7 @@ def _reason(leaf: _Leaf, seen: _Seen, verdict: bool | None, is_spent: bool) -> s
         if verdict or leaf.operator.takes != "scalar_or_null" or not seen.change[0]:
             return history
         return f"{history}: {_in_words(leaf, _('it'), True)}"
-    subject = seen.field if leaf.operator.takes == "flag" else f"{seen.field} {_show(seen.now.raw)}"
+    subject = seen.path if leaf.operator.takes == "flag" else f"{seen.path} {_show(seen.now.raw)}"
     return _in_words(leaf, subject, verdict == leaf.is_negated)
 
 
@@ -1268,14 +1301,14 @@ def _why_unknown(leaf: _Leaf, seen: _Seen, is_spent: bool) -> str:
     if leaf.operator.looks_back and seen.change[0]:
         return _("%s, which can't be compared") % _history(seen)
     if now is _MISSING:
-        return _("%s is missing") % seen.field
+        return _("%s is missing") % seen.path
     if now is None:
-        return _("%s is null") % seen.field
+        return _("%s is null") % seen.path
     if leaf.operator.takes == "pattern" and isinstance(now, str):
         words = _("%(field)s has more than %(most)d characters: too many for a regular expression")
-        return words % {"field": seen.field, "most": MAX_MATCHED_LENGTH}
+        return words % {"field": seen.path, "most": MAX_MATCHED_LENGTH}
     return _("%(field)s %(now)s can't be compared with %(value)s") % {
-        "field": seen.field,
+        "field": seen.path,
         "now": _show(now),
         "value": _show(leaf.value.raw),
     }
@@ -1284,9 +1317,9 @@ def _why_unknown(leaf: _Leaf, seen: _Seen, is_spent: bool) -> str:
 def _history(seen: _Seen) -> str:
     changed, old = seen.change
     if not changed:
-        return _("%s did not change") % seen.field
+        return _("%s did not change") % seen.path
     return _("%(field)s changed from %(old)s to %(now)s") % {
-        "field": seen.field,
+        "field": seen.path,
         "old": _show(old.raw),
         "now": _show(seen.now.raw),
     }
