@@ -162,7 +162,7 @@ def pattern_size(tree: Any) -> int:
 def loads(text: str) -> "Condition":
     """A tree in JSON, read, for `evaluate` and `describe`; the same text is read once.
 
-    It is known by its text alone, so a rule that was changed is another.
+    It is known by its text alone: a rule that was changed is another.
     """
     return _kept.get(text)
 
