@@ -1,6 +1,7 @@
 """Conditions need no database: each test is a tree, an event's data and a verdict."""
 
 import itertools
+import json
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -870,3 +871,92 @@ def test_regular_expressions_are_bounded_together():
 def test_path_with_a_control_character_is_refused():
     with pytest.raises(ConditionError, match="control character"):
         validate({"field": "a\x1b[2J", "op": "exists"})
+
+
+# What is remembered, for one tree is judged on many events, and many trees on one
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Nothing is remembered of the tests before."""
+    fresh = conditions._Kept()
+    monkeypatch.setattr(conditions, "_kept", fresh)
+    return fresh
+
+
+def number_is(value):
+    return json.dumps(leaf("eq", value))
+
+
+def test_the_same_text_is_read_once_and_another_anew(kept):
+    first = conditions.loads(number_is(1))
+    assert conditions.loads(number_is(1)) is first
+    assert conditions.loads(number_is(2)) is not first
+
+
+def test_what_was_read_is_judged_and_told_as_the_tree_itself(kept):
+    for tree in (TRUTH[YES], {"not": TRUTH[NO]}, {"any": [TRUTH[UNKNOWN], {"bad": 1}]}, {}):
+        read = conditions.loads(json.dumps(tree))
+        assert evaluate(read, ONE) == evaluate(tree, ONE)
+        assert describe(read) == describe(tree)
+
+
+def test_what_is_kept_is_bounded_and_what_finds_no_room_is_judged_all_the_same(kept, monkeypatch):
+    monkeypatch.setattr(conditions, "KEPT_BYTES", 10_000)
+    kept._clear()
+    for number in range(200):
+        assert evaluate(conditions.loads(number_is(number)), Facts({"x": number})) is True
+        assert len(kept._trees) <= 10_000 / conditions.BYTES_PER_NODE
+    wide = json.dumps(leaf("in", list(range(1000))))
+    assert evaluate(conditions.loads(wide), Facts({"x": 999})) is True
+    assert wide not in kept._trees
+
+
+def test_a_full_memory_begins_anew_once_as_many_found_no_room(kept, monkeypatch):
+    monkeypatch.setattr(conditions, "KEPT_BYTES", 10_000)
+    kept._clear()
+    texts = [number_is(number) for number in range(100, 200)]
+    for text in texts:
+        conditions.loads(text)
+    room = len(kept._trees)
+    kept._clear()
+    for text in texts[: 2 * room]:
+        conditions.loads(text)
+    assert list(kept._trees) == texts[:room], "what is there stays"
+    conditions.loads(texts[-1])
+    assert list(kept._trees) == [texts[-1]]
+
+
+def test_one_tree_is_judged_on_events_of_other_kinds_and_types(kept):
+    """What a condition's value was last read as is not taken for what it is now."""
+    read = conditions.loads(json.dumps(leaf("gte", "10")))
+    cases = [
+        (Facts({"x": "9"}, kinds={"x": "number"}), False),
+        (Facts({"x": "9"}, kinds={"x": "text"}), True),
+        (Facts({"x": 11}), True),
+        (Facts({"x": "9"}), False),
+        (Facts({"x": None}), None),
+        (Facts({"x": True}), None),
+        (Facts({}), None),
+    ]
+    for facts, verdict in [*cases, *reversed(cases)]:
+        assert evaluate(read, facts) is verdict
+
+
+def test_conditions_on_one_path_each_compare_by_their_own_value():
+    facts = Facts({"x": "10", "l": ["1", 2, True]})
+    verdicts = {"10": YES, 10: YES, 10.5: NO, True: UNKNOWN, "1": NO, "2026-01-01": NO}
+    for value, verdict in [*verdicts.items(), *reversed(verdicts.items())]:
+        assert evaluate(leaf("eq", value), facts) is verdict
+    assert evaluate(leaf("contains", 2, field="l"), facts) is True
+    assert evaluate(leaf("contains", "1", field="l"), facts) is True
+    assert evaluate(leaf("contains", False, field="l"), facts) is None
+
+
+def test_more_paths_than_are_remembered_are_judged_all_the_same(monkeypatch):
+    monkeypatch.setattr(conditions, "MAX_SEEN", 2)
+    facts = Facts({str(number): number for number in range(5)})
+    tree = {"all": [leaf("eq", number, field=str(number)) for number in range(5)]}
+    assert evaluate(tree, facts) is True
+    assert len(facts.seen) == 2
+    assert explain(tree, facts).value is True

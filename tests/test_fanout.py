@@ -238,6 +238,20 @@ def test_changed_is_unknown_where_there_is_no_before():
     assert told() == []
 
 
+def test_a_rule_that_was_changed_counts_from_the_next_event_on():
+    """Whoever changed it, in whichever process: rules that were read are known by their text."""
+    subscription = listen(tree={"field": "number", "op": "eq", "value": "1"}, name="s")
+    other = {"field": "number", "op": "eq", "value": "2"}
+    for tree in (None, other, None):
+        if tree is not None:
+            Rule.objects.filter(subscription=subscription).update(conditions=tree)
+        for number in "12":
+            Order.objects.create(number=number)
+        fan_out("default")
+    found = Delivery.objects.order_by("event_id")
+    assert [each.event.data["number"] for each in found] == ["1", "2", "2"]
+
+
 def test_broken_rule_does_not_silence_its_neighbours():
     broken = listen(name="broken")
     Rule.objects.filter(subscription=broken).update(conditions={"all": "nonsense"})
