@@ -251,7 +251,8 @@ def _explain(node: "Condition", facts: Facts, path: str) -> Verdict:
         _explain(child, facts, _child_path(path, node.connective, index))
         for index, child in enumerate(node.nodes)
     )
-    value = _CONNECTIVES[node.connective](child.value for child in children)
+    judged = tuple(_Judged(child.value) for child in children)
+    value = _Group(node.connective, judged).judge(facts)
     sentence = {"all": _("all of"), "any": _("any of"), "not": _("not")}[node.connective]
     return Verdict(value, path, sentence, "", children)
 
@@ -274,16 +275,6 @@ def _describe_not(node: "Condition", label: Callable[[str], str]) -> str:
     return _("not (%(sentence)s)") % {"sentence": _describe(node, label)}
 
 
-def _all(values: Iterable[bool | None]) -> bool | None:
-    verdict: bool | None = True
-    for value in values:
-        if value is False:
-            return False
-        if value is None:
-            verdict = None
-    return verdict
-
-
 def _any(values: Iterable[bool | None]) -> bool | None:
     verdict: bool | None = False
     for value in values:
@@ -298,11 +289,7 @@ def _not(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-_CONNECTIVES: Mapping[str, Callable[[Iterable[bool | None]], bool | None]] = {
-    "all": _all,
-    "any": _any,
-    "not": lambda values: _not(_all(values)),
-}
+_CONNECTIVES = frozenset({"all", "any", "not"})
 
 
 class Condition:
@@ -320,7 +307,26 @@ class _Group(Condition):
     nodes: tuple[Condition, ...]
 
     def judge(self, facts: Facts) -> bool | None:
-        return _CONNECTIVES[self.connective](node.judge(facts) for node in self.nodes)
+        decisive = self.connective == "any"
+        verdict: bool | None = not decisive
+        for node in self.nodes:
+            value = node.judge(facts)
+            if value is decisive:
+                verdict = decisive
+                break
+            if value is None:
+                verdict = None
+        return _not(verdict) if self.connective == "not" else verdict
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged(Condition):
+    """What has a verdict already."""
+
+    verdict: bool | None
+
+    def judge(self, facts: Facts) -> bool | None:
+        return self.verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +416,7 @@ def _problems(node: Any, path: str, depth: int, numbers: Iterator[int]) -> Itera
         return
     try:
         _check_node(node, path, depth)
-        children = _children(node, path) if node.keys() & _CONNECTIVES.keys() else None
+        children = _children(node, path) if node.keys() & _CONNECTIVES else None
     except ConditionError as error:
         yield error
         return
