@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import models, transaction
 from django.utils import timezone
@@ -47,24 +47,18 @@ BURST = 0.25
 """Seconds whose turns may be made up for, if a worker came late; so the rate is reached."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A due Delivery, with what tells whether its subscription may have a request now."""
+class Limits(NamedTuple):
+    """What tells whether a subscription may have a request now."""
 
-    pk: int
-    subscription_id: uuid.UUID
-    lease_token: uuid.UUID | None
-    attempt_count: int
-    first_attempt: int
     now: Any
-    max_per_second: float | None
-    next_slot_at: Any
-    failure_count: int
-    held_until: Any
+    max_per_second: float | None = None
+    next_slot_at: Any = None
+    failure_count: int = 0
+    held_until: Any = None
 
     @property
     def wait(self) -> timedelta:
-        """Until its subscription may be asked again; zero or less if it may be now."""
+        """Until it may be asked again; zero or less if it may be now."""
         holds = [each for each in (self.held_until, self.next_slot_at) if each is not None]
         return max(holds) - self.now if holds else timedelta(0)
 
@@ -76,11 +70,19 @@ class Candidate:
         return _turns(self.max_per_second, self.next_slot_at, self.now)
 
 
-OWN_COLUMNS = ("pk", "subscription_id", "lease_token", "attempt_count", "first_attempt", "now")
-COLUMNS: Mapping[str, str] = {
-    name: name if name in OWN_COLUMNS else f"subscription__{name}"
-    for name in Candidate.__dataclass_fields__
-}
+NO_LIMITS = Limits(None)
+
+NOT_SENT = ("created_at", "matched", "event__data", "event__previous", "event__fanned_out_at")
+"""Columns of a Delivery and its Event that sending needs not; whoever asks for one reads it."""
+
+
+class Candidate(NamedTuple):
+    """A due Delivery."""
+
+    pk: int
+    subscription_id: uuid.UUID
+    lease_token: uuid.UUID | None
+    """Of a lease that ran out: its worker never reported back."""
 
 
 class Pace:
@@ -144,15 +146,15 @@ class Claimer:
         self._claims += 1
         choice = _Choice(self.places, wanted, in_flight, self._served)
         token = uuid.uuid4()
-        ids = self._lease(token, choice)
-        claimed = Claimed(taken=len(ids), wait=choice.wait)
-        if ids:
-            claimed.deliveries = self._load(ids, token)
+        leased = self._lease(token, choice)
+        claimed = Claimed(taken=len(leased), wait=choice.wait)
+        if leased:
+            claimed.deliveries = self._load(leased, token)
             self._served |= {each.subscription_id: self._claims for each in claimed.deliveries}
         return claimed
 
-    def _lease(self, token: uuid.UUID, choice: "_Choice") -> list[int]:
-        """The ids of the rows that were taken.
+    def _lease(self, token: uuid.UUID, choice: "_Choice") -> list[Candidate]:
+        """What was taken.
 
         Each statement is repeated by itself where others are in the way: what one has taken must
         not be forgotten because of the next.
@@ -163,20 +165,24 @@ class Claimer:
             candidates = on_contention(partial(self._look, choice, window), self.using)
             if look > 1:
                 random.shuffle(candidates)
-            chosen = choice.of(candidates)
+            limits = on_contention(partial(_limits_of, candidates, self.using), self.using)
+            chosen = choice.of(candidates, limits)
             if not chosen:
                 return []
             ids = [row.pk for row in chosen]
-            lease = partial(rows.filter(pk__in=ids).lease, token, chosen[0].now + LEASE)
-            taken = on_contention(lease, self.using)
+            taken = on_contention(partial(rows.filter(pk__in=ids).lease, token, LEASE), self.using)
             if not taken:
                 continue
             if taken < len(ids):
-                mine = rows.filter(pk__in=ids).held_by(token).values_list("pk", flat=True)
-                ids = on_contention(partial(list, mine), self.using)
-            abandoned = [row for row in chosen if row.lease_token and row.pk in set(ids)]
-            on_contention(partial(_record_abandoned, abandoned, self.using), self.using)
-            return ids
+                mine = rows.filter(pk__in=ids).held_by(token)
+                held: set[int] = on_contention(
+                    partial(set, mine.values_list("pk", flat=True)), self.using
+                )
+                chosen = [row for row in chosen if row.pk in held]
+            if abandoned := [row.pk for row in chosen if row.lease_token]:
+                mine = rows.filter(pk__in=abandoned).held_by(token)
+                on_contention(partial(_record_abandoned, mine), self.using)
+            return chosen
         return []
 
     def _look(self, choice: "_Choice", window: int) -> list[Candidate]:
@@ -201,13 +207,20 @@ class Claimer:
         self._last_other = found[-1] if found else None
         return found
 
-    def _load(self, ids: Sequence[int], token: uuid.UUID) -> list[Delivery]:
+    def _load(self, leased: Sequence[Candidate], token: uuid.UUID) -> list[Delivery]:
         """The rows that may be sent; those that may not are given back, or given up."""
+        ids = [row.pk for row in leased]
         rows = Delivery.objects.using(self.using).filter(pk__in=ids)
-        # Once more, for the subscription may have been paused or given another URL since.
-        mine = rows.held_by(token).sendable().select_related("event", "subscription")
         try:
+            # Each subscription once, and before the deliveries: if it has been paused since, or
+            # given another URL, they are not `sendable()` any more.
+            its = Subscription.objects.using(self.using).in_bulk(
+                {row.subscription_id for row in leased}
+            )
+            mine = rows.held_by(token).sendable().select_related("event").defer(*NOT_SENT)
             claimed = _read(mine, token, ids)
+            for each in claimed:
+                each.subscription = its[each.subscription_id]
             if len(claimed) < len(ids):
                 rows.exclude(pk__in=[each.pk for each in claimed]).release([token])
             sendable = [each for each in claimed if not _given_up(each, self.using)]
@@ -241,7 +254,7 @@ class _Choice:
         )
         self.full = {key for key, count in self._in_flight.items() if count >= pace.of(key, places)}
 
-    def of(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def of(self, candidates: Sequence[Candidate], limits: Mapping[Any, Limits]) -> list[Candidate]:
         """Who has the fewest in flight comes first; then who was served longest ago; then what is
         due for longest."""
         chosen: list[Candidate] = []
@@ -250,10 +263,11 @@ class _Choice:
         for row in self._in_turn(candidates):
             if len(chosen) == self.wanted:
                 break
-            if self._may(row, taken[row.subscription_id], doubtful):
+            its = limits.get(row.subscription_id, NO_LIMITS)
+            if self._may(row, its, taken[row.subscription_id], doubtful):
                 chosen.append(row)
                 taken[row.subscription_id] += 1
-                doubtful += row.failure_count > 0
+                doubtful += its.failure_count > 0
         return chosen
 
     def _in_turn(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -265,15 +279,15 @@ class _Choice:
             counts[key] += 1
         return [row for _, row in sorted(ranked, key=lambda each: each[0])]
 
-    def _may(self, row: Candidate, taken: int, doubtful: int) -> bool:
+    def _may(self, row: Candidate, its: Limits, taken: int, doubtful: int) -> bool:
         in_flight = self._in_flight[row.subscription_id] + taken
-        if row.wait > timedelta(0):
-            self._note_wait(row.wait)
+        if its.wait > timedelta(0):
+            self._note_wait(its.wait)
             return False
-        if row.turns is not None and taken >= row.turns:
-            self._note_wait(_turn(row.max_per_second))
+        if its.turns is not None and taken >= its.turns:
+            self._note_wait(_turn(its.max_per_second))
             return False
-        if row.failure_count:
+        if its.failure_count:
             # All that fail together never have more than half of the places.
             return not in_flight and doubtful < max(self._places // 2, 1)
         return in_flight < pace.of(row.subscription_id, self._places)
@@ -283,8 +297,21 @@ class _Choice:
 
 
 def _candidates(due: Any, window: int) -> list[Candidate]:
-    rows = due.order_by("next_attempt_at", "id").with_now().values_list(*COLUMNS.values())
-    return [Candidate(*row) for row in rows[:window]]
+    rows = due.order_by("next_attempt_at", "id").values_list(*Candidate._fields)
+    return list(map(Candidate._make, rows[:window]))
+
+
+def _limits_of(candidates: Sequence[Candidate], using: str) -> dict[Any, Limits]:
+    """By subscription; those that have none are left out."""
+    limited = (
+        models.Q(max_per_second__isnull=False)
+        | models.Q(next_slot_at__isnull=False)
+        | models.Q(held_until__isnull=False)
+        | models.Q(failure_count__gt=0)
+    )
+    ids = {row.subscription_id for row in candidates}
+    rows = Subscription.objects.using(using).filter(limited, pk__in=ids).with_now()
+    return {pk: Limits(*its) for pk, *its in rows.values_list("pk", *Limits._fields)}
 
 
 def _with_something_due(using: str) -> Any:
@@ -295,18 +322,19 @@ def _with_something_due(using: str) -> Any:
     return free.filter(models.Exists(due.filter(subscription=models.OuterRef("pk"))))
 
 
-def _record_abandoned(rows: Sequence[Candidate], using: str) -> None:
+def _record_abandoned(mine: Any) -> None:
     """A lease that ran out was an attempt, too, and perhaps a request: it is shown as one."""
-    Attempt.objects.using(using).bulk_create(
+    counted = mine.with_now().values_list("pk", "attempt_count", "first_attempt", "now")
+    Attempt.objects.using(mine.db).bulk_create(
         Attempt(
-            delivery_id=row.pk,
-            number=row.attempt_count,
-            is_first=row.attempt_count == row.first_attempt,
-            started_at=row.now - LEASE,
+            delivery_id=pk,
+            number=count - 1,  # this claim is counted already
+            is_first=count - 1 == first,
+            started_at=now - LEASE,
             error="abandoned",
             detail="The worker that had begun it never wrote its result.",
         )
-        for row in rows
+        for pk, count, first, now in counted
     )
 
 

@@ -23,6 +23,7 @@ from django_webhooks.conf import MAX_TIMEOUT, settings
 from django_webhooks.encryption import Unreadable
 from django_webhooks.exceptions import UnreadableSecret
 from django_webhooks.incidents import GONE, Incidents, Result, note_results
+from django_webhooks.inserts import insert
 from django_webhooks.models import Attempt, Delivery
 from django_webhooks.registry import CHALLENGE_EVENT
 from django_webhooks.retries import next_delay, on_contention, parse_retry_after
@@ -296,7 +297,8 @@ def _write(using: str, outcomes: Sequence[Outcome]) -> _Ledger:
             _attempt(each, stale=found[each.delivery.pk][0] != each.delivery.lease_token)
             for each in told
         ]
-        Attempt.objects.using(using).bulk_create(attempts)
+        for attempt, pk in zip(attempts, insert(Attempt, attempts, using), strict=False):
+            attempt.pk = pk
         current = [
             (outcome, attempt)
             for outcome, attempt in zip(told, attempts, strict=True)

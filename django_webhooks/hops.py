@@ -8,10 +8,12 @@ sent. Everybody else is told as ever: whoever passes on a header that they have 
 which no webhook caused, leaves out themselves.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from django.core.signing import BadSignature, TimestampSigner
@@ -69,6 +71,11 @@ def mark_of(subscription_id: Any, owner_id: Any) -> str:
     leaves out their own subscriptions could have deleted them as well.
     """
     kind, key = ("s", subscription_id) if owner_id is None else (OWNED, owner_id)
+    return _mark(kind, key)
+
+
+@lru_cache(maxsize=1024)
+def _mark(kind: str, key: Any) -> str:
     return kind + salted_hmac("django_webhooks.hops", f"{kind}{key}").hexdigest()[:16]
 
 
@@ -96,6 +103,12 @@ def caused_by(chain: Chain) -> Iterator[None]:
 
 def write_header(chain: Chain) -> str:
     """The value of `webhook-hops`: the chain, the time, and a signature by `SECRET_KEY`."""
+    return _sign(chain, int(time.time()))
+
+
+@lru_cache(maxsize=256)
+def _sign(chain: Chain, _second: int) -> str:
+    """Most chains are alike, and a second has but one time."""
     return _signer().sign(".".join((str(chain.hops), *chain.through)))
 
 

@@ -751,12 +751,14 @@ class DeliveryQuerySet(OutboxQuerySet["Delivery"]):
     def held_by(self, token: uuid.UUID) -> DeliveryQuerySet:
         return self.filter(lease_token=token)
 
-    def lease(self, token: uuid.UUID, until: datetime) -> int:
-        """Take what is due: counts the attempt. Returns how many rows were taken."""
+    def lease(self, token: uuid.UUID, time: timedelta) -> int:
+        """Take what is due, for that long: counts the attempt. Returns how many rows were taken."""
         return self.filter(
             status=Delivery.Status.PENDING, next_attempt_at__lte=database_now(self.db)
         ).update(
-            lease_token=token, next_attempt_at=until, attempt_count=models.F("attempt_count") + 1
+            lease_token=token,
+            next_attempt_at=database_now(self.db, plus=time),
+            attempt_count=models.F("attempt_count") + 1,
         )
 
     def release(self, tokens: Iterable[uuid.UUID | None], wait: timedelta = timedelta(0)) -> int:

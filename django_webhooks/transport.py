@@ -543,6 +543,7 @@ class _Guarded(HTTPConnection):
 
     response_class = _Response
     _has_served = False
+    _unsent: list[bytes] | None = None
 
     def _new_conn(self) -> socket.socket:
         call = _current()
@@ -571,11 +572,23 @@ class _Guarded(HTTPConnection):
         super().close()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        """Head and body leave at once: one system call here, and one packet at the other end."""
         call = _current()
         call.reused = self._has_served
         call.answered = False
         self._has_served = True
-        super().request(*args, **kwargs)
+        self._unsent = []
+        try:
+            super().request(*args, **kwargs)
+        finally:
+            whole, self._unsent = b"".join(self._unsent), None
+        super().send(whole)
+
+    def send(self, data: Any) -> None:
+        if self._unsent is None:
+            super().send(data)
+        else:
+            self._unsent.append(data)
 
 
 class _GuardedTLS(_Guarded, HTTPSConnection):

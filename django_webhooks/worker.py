@@ -66,11 +66,11 @@ STALE = 1.0
 """Seconds for which a claimed Delivery may wait for a thread: then it is given back, for its
 subscription may have been changed."""
 
-RECENT, AHEAD = 0.2, 8
+RECENT, AHEAD = 0.2, 16
 """Seconds: as many requests as came back within this time are claimed ahead of a free thread, but
 not more than so many for each thread."""
 
-GATHER, GATHER_BUSY = 0.003, 0.02
+GATHER, GATHER_BUSY = 0.003, 0.05
 """Seconds for which results that follow the first are waited for, to be settled with it; the
 second while threads have more than they can take. What is gathered is sent twice if the worker is
 killed meanwhile."""
@@ -307,7 +307,7 @@ class Pipeline:
         wanted = most - len(self.under_way)
         # Claiming by ones and twos costs as many queries as by dozens. But where nothing comes
         # back, a free place is not to wait for others to be.
-        enough = most // 3 if most > self.places else 1
+        enough = most // 2 if most > self.places else 1
         if wanted < enough:
             return Claimed()
         flying = [each.delivery for each in self.under_way.values()]

@@ -23,6 +23,7 @@ LEVELS = {
     "backends": 0,
     # Values and rules: no rows, no network.
     "retries": 1,
+    "inserts": 1,
     "signing": 1,
     "conditions": 1,
     "addresses": 1,

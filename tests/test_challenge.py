@@ -199,10 +199,10 @@ def test_a_url_that_changes_while_a_worker_claims_is_sent_nothing_else(
     fan_out("default")
     load = Claimer._load
 
-    def changed_first(claimer: Claimer, ids: Any, token: Any) -> list[Delivery]:
+    def changed_first(claimer: Claimer, leased: Any, token: Any) -> list[Delivery]:
         monkeypatch.setattr(Claimer, "_load", load)
         api.patch(at(mine), {"url": receiver.url + "other"})
-        return load(claimer, ids, token)
+        return load(claimer, leased, token)
 
     monkeypatch.setattr(Claimer, "_load", changed_first)
     receiver.answer = lambda request: 500
