@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -439,6 +439,31 @@ def test_a_subject_without_a_page_is_text(admin_client, deliver, kind, pk):
     assert admin_client.get(page("event_change", delivery.event_id)).status_code == 200
 
 
+def test_a_page_calls_its_subject_by_name_for_those_who_may_see_it(deliver, admin_client):
+    delivery = deliver("failed")
+    named = User.objects.create_user("Ada")
+    Event.objects.update(subject_type="auth.user", subject_id=str(named.pk))
+    pages = page("delivery_change", delivery.pk), page("event_change", delivery.event_id)
+    for each in pages:
+        assert f"user {named.pk}: Ada" in text_of(admin_client.get(each))
+        clerk = user_with("view_delivery", "view_event")
+        assert f"user {named.pk}" in text_of(clerk.get(each))
+        assert "Ada" not in text_of(clerk.get(each))
+        User.objects.get(username="clerk").delete()
+    key = named.pk
+    named.delete()
+    for each in pages:
+        assert f"user {key} (deleted)" in text_of(admin_client.get(each))
+
+
+def test_a_subject_whose_name_fails_breaks_no_page(deliver, admin_client, monkeypatch):
+    delivery = deliver("failed")
+    Event.objects.update(subject_type="auth.group", subject_id=str(Group.objects.create().pk))
+    monkeypatch.setattr(Group, "__str__", lambda group: Group.objects.get(pk="no number").name)
+    for each in (page("delivery_change", delivery.pk), page("event_change", delivery.event_id)):
+        assert ">group " in text_of(admin_client.get(each))
+
+
 # The lists
 
 
@@ -460,6 +485,9 @@ def test_deliveries_are_found_by_event_object_and_url(admin_client, deliver):
     assert found(admin_client, "?q=two") == [other.pk]
     assert found(admin_client, "?q=shop.order:8") == []
     assert found(admin_client, "?q=shop.order:7", "event") == [one.event_id]
+    assert found(admin_client, "?q=order+7") == [one.pk]  # as the list shows it
+    assert found(admin_client, "?q=Item+7", "event") == [other.event_id]
+    assert found(admin_client, "?q=order+8") == found(admin_client, "?q=order+") == []
 
 
 def test_a_url_of_very_many_deliveries_is_searched_without_sorting_them(
@@ -546,7 +574,7 @@ def test_a_row_of_the_list_tells_its_subject_event_and_second(admin_client, deli
     delivery = deliver("failed")
     shown = text_of(admin_client.get(page("delivery_changelist")))
     at = timezone.localtime(delivery.completed_at)
-    for expected in ("shop.order:7", delivery.event_id, f"{at:%Y-%m-%d %H:%M:%S} CET"):
+    for expected in ("order 7", delivery.event_id, f"{at:%Y-%m-%d %H:%M:%S} CET"):
         assert expected in shown
 
 

@@ -1,5 +1,6 @@
 """What the pages share: actions as buttons, pages that only show, how events are found."""
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +11,19 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.paginator import Paginator
-from django.db import models
+from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.functional import cached_property
+from django.utils.text import Truncator
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks.models import Event
+from django_webhooks.admin import display
+from django_webhooks.models import Event, label_of
 from django_webhooks.registry import CHALLENGE_EVENT, TEST_EVENT, registry
+
+logger = logging.getLogger("django_webhooks")
 
 FROM_PAGE = "_from_page"
 
@@ -32,6 +38,9 @@ OWN_TYPE_NAMES = {
 
 MOST_ROWS = 10_000
 """Rows of a list that can be paged through; beyond them, filter or search."""
+
+SHOWN_NAME = 100
+"""Characters of what an object calls itself."""
 
 
 class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -105,11 +114,28 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class ReadOnlyAdmin(PageActionsAdmin):
-    """Rows that nobody writes by hand, and there may be millions."""
+    """Rows that nobody writes by hand, and there may be millions. Each is about an event."""
 
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # they count, too
     paginator = BoundedPaginator
+
+    def event_of(self, obj: Any) -> Any:
+        """The event that a row is about."""
+        raise NotImplementedError
+
+    def get_object(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Remembers what its page, which is not told who asks, calls the subject."""
+        obj = super().get_object(request, *args, **kwargs)
+        if obj is not None:
+            event = self.event_of(obj)
+            event.subject_text = named_subject(self.admin_site, request, event)
+        return obj
+
+    def get_page_links(self, request: HttpRequest, obj: Any) -> Sequence[tuple[str, str]]:
+        event = self.event_of(obj)
+        url = subject_url(self.admin_site, request, event)
+        return [(url, display.subject(event))] if url else []
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -173,6 +199,23 @@ def subject_url(site: Any, request: HttpRequest, event: Event) -> str:
         return ""
 
 
+def named_subject(site: Any, request: HttpRequest, event: Event) -> str:
+    """ "order 7: A-100", as far as this user may see the object; "order 7 (deleted)"."""
+    text = display.subject(event)
+    if not subject_url(site, request, event):
+        return text
+    own = site.get_model_admin(apps.get_model(event.subject_type))
+    try:
+        # Should a query of the project fail, it must not take that of the page with it.
+        with transaction.atomic(using=event._state.db):
+            if found := own.get_object(request, event.subject_id):
+                return f"{text}: {Truncator(str(found)).chars(SHOWN_NAME)}"
+            return text if event.subject else gettext("%s (deleted)") % text
+    except Exception:  # what its own admin and its name do is the project's code
+        logger.exception("The subject of %s can't be named.", event.pk)
+        return text
+
+
 # How events are found
 
 
@@ -186,7 +229,9 @@ FOUND_EVENTS = 1000
 
 OBJECT = re.compile(r"(\w+\.\w+)(?::|\s+)(\S.*)")
 
-SEARCH_HELP = _("An event's id (evt_…), an object (shop.order:7), or an object's key alone (7).")
+SEARCH_HELP = _(
+    "An event's id (evt_…), an object (order 7, or shop.order:7), or an object's key alone (7)."
+)
 
 
 def find_events(term: str) -> models.QuerySet[Event]:
@@ -196,4 +241,14 @@ def find_events(term: str) -> models.QuerySet[Event]:
         return events.filter(subject_type=found[1].lower(), subject_id=found[2])
     if term.startswith("evt_"):
         return events.filter(pk=term)
-    return events.filter(subject_id=term)
+    return events.filter(_named(term) | models.Q(subject_id=term))
+
+
+def _named(term: str) -> models.Q:
+    """The objects that lists would show as `term`: "order 7" is that of each model so called."""
+    found = models.Q(pk__in=[])
+    for model in apps.get_models():
+        name = f"{model._meta.verbose_name} "
+        if term.lower().startswith(name.lower()):
+            found |= models.Q(subject_type=label_of(model), subject_id=term[len(name) :].strip())
+    return found

@@ -34,7 +34,6 @@ from django_webhooks.admin.base import (
     find_events,
     has_any,
     printable,
-    subject_url,
 )
 from django_webhooks.admin.endpoints import STOPPED
 from django_webhooks.admin.mends import Explanation, explain
@@ -237,6 +236,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
         css = {"all": ["django_webhooks/rules.css"]}
         js = ["django_webhooks/copy.js"]
 
+    def event_of(self, obj: Delivery) -> Event:
+        return obj.event
+
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         rows = super().get_queryset(request).select_related("event", "subscription")
         return rows.defer(
@@ -306,8 +308,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return delivery.reason or "-"
 
     @admin.display(description=_("subject"))
-    def subject(self, delivery: Delivery) -> str:
-        return display.subject(delivery.event) or "-"
+    def subject(self, delivery: Any) -> str:
+        return delivery.event.subject_text or "-"
 
     @admin.display(description=_("next attempt"))
     def next_attempt(self, delivery: Delivery) -> str:
@@ -319,10 +321,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("how it matched"))
     def how_it_matched(self, delivery: Delivery) -> str:
         return how_it_matched(delivery) if delivery.matched else "-"
-
-    def get_page_links(self, request: HttpRequest, obj: Delivery) -> Sequence[tuple[str, str]]:
-        url = subject_url(self.admin_site, request, obj.event)
-        return [(url, display.subject(obj.event))] if url else []
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

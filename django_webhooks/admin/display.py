@@ -5,6 +5,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.apps import apps
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
@@ -160,8 +161,17 @@ def two_lines(text: Any, quiet: Any) -> SafeString:
 
 
 def subject(event: Event) -> str:
-    """The object that an event is about, as the search takes it: "shop.order:7"."""
-    return f"{event.subject_type}:{event.subject_id}" if event.subject_id else ""
+    """The object that an event is about: "order 7", or "shop.order:7" of a model that is gone.
+
+    Nothing is looked up: the object may be gone, too. The search takes both.
+    """
+    if not event.subject_id:
+        return ""
+    try:
+        model = apps.get_model(event.subject_type)
+    except (LookupError, ValueError):
+        return f"{event.subject_type}:{event.subject_id}"
+    return f"{model._meta.verbose_name} {event.subject_id}"
 
 
 def badge(kind: str, label: Any) -> SafeString:

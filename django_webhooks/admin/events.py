@@ -1,6 +1,5 @@
 """Events: what happened, to whom it was delivered, and for each rule why it fired or did not."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -19,7 +18,6 @@ from django_webhooks.admin.base import (
     ReadOnlyAdmin,
     find_events,
     has_any,
-    subject_url,
 )
 from django_webhooks.admin.why import SHOWN_RULES, why
 from django_webhooks.models import Event
@@ -56,6 +54,9 @@ class EventAdmin(ReadOnlyAdmin):
     class Media:
         css = {"all": ["django_webhooks/rules.css"]}
 
+    def event_of(self, obj: Event) -> Event:
+        return obj
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # The join answers None for an owner who is gone, where a lookup would raise.
         rows = super().get_queryset(request).select_related("owner")
@@ -69,10 +70,6 @@ class EventAdmin(ReadOnlyAdmin):
             return queryset, False
         found = find_events(term).values_list("pk", flat=True)[:FOUND_EVENTS]
         return queryset.filter(pk__in=list(found)), False
-
-    def get_page_links(self, request: HttpRequest, obj: Event) -> Sequence[tuple[str, str]]:
-        url = subject_url(self.admin_site, request, obj)
-        return [(url, display.subject(obj))] if url else []
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         trouble = ["error"] if obj and obj.error else []
@@ -90,7 +87,8 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("subject"))
     def about(self, event: Event) -> str:
-        return display.subject(event) or "-"
+        """On its own page with the object's name."""
+        return getattr(event, "subject_text", display.subject(event)) or "-"
 
     @admin.display(description=_("occurred"), ordering="occurred_at")
     def occurred(self, event: Event) -> str:

@@ -313,7 +313,7 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
     def _verdicts(self, rule: Rule, events: Any) -> list[Any]:
         verdicts = fanout.judge(rule.conditions, events)
         return [
-            (event, display.moment(event.occurred_at), show([verdict]))
+            (event, display.subject(event), display.moment(event.occurred_at), show([verdict]))
             for event, verdict in zip(events, verdicts, strict=True)
         ]
 
