@@ -570,6 +570,54 @@ def test_all_of_a_long_list_are_as_many_as_it_can_show(admin_client, deliver, mo
     assert messages_of(response) == ["2 deliveries are sent again."]
 
 
+def test_what_has_succeeded_is_sent_again_only_after_a_question(admin_client, deliver):
+    rows = [deliver(status) for status in ("succeeded", "failed", "cancelled", "pending")]
+    rows.append(deliver("pending", lease_token=uuid4()))
+    response = act(admin_client, "delivery", "redeliver", *rows)
+    shown = text_of(response)
+    for told in ("1 has succeeded", "1 has failed", "1 was cancelled", "1 waits", "1 is skipped"):
+        assert told in shown
+    assert Delivery.objects.filter(status="succeeded").exists()
+    assert not LogEntry.objects.exists()
+
+    response = posted_again(admin_client, response)
+    assert "4 deliveries are sent again." in messages_of(response)
+    assert set(Delivery.objects.values_list("status", flat=True)) == {"pending"}
+
+
+def test_without_a_success_among_them_they_are_sent_again_at_once(admin_client, deliver):
+    rows = [deliver("failed"), deliver("cancelled")]
+    response = act(admin_client, "delivery", "redeliver", *rows)
+    assert messages_of(response) == ["2 deliveries are sent again."]
+
+
+def test_all_rows_of_a_filtered_list_are_asked_about_and_no_others_sent(admin_client, deliver):
+    made, other = [deliver("succeeded") for _ in range(3)], deliver("cancelled")
+    url = page("delivery_changelist") + "?status__exact=succeeded"
+    data = {"action": "redeliver", "_selected_action": made[0].pk, "select_across": "1"}
+    response = admin_client.post(url, data)
+    assert "3 have succeeded" in text_of(response)
+    assert "3 deliveries are sent again." in messages_of(posted_again(admin_client, response, url))
+    assert Delivery.objects.exclude(status="pending").get() == other
+
+
+def test_a_question_on_one_deliverys_page_leads_back_to_it(admin_client, deliver):
+    delivery = deliver("succeeded")
+    response = act(admin_client, "delivery", "redeliver", delivery, _from_page="1")
+    assert "1 has succeeded" in text_of(response)
+    response = posted_again(admin_client, response)
+    assert response.redirect_chain[-1][0] == page("delivery_change", delivery.pk)
+
+
+def posted_again(client: Client, response, url: str = ""):
+    """What a browser posts from a page that asks."""
+    fields = re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', text_of(response))
+    data: dict[str, list[str]] = {}
+    for name, value in fields:
+        data.setdefault(name, []).append(value)
+    return client.post(url or page("delivery_changelist"), data, follow=True)
+
+
 def test_a_row_of_the_list_tells_its_subject_event_and_second(admin_client, deliver):
     delivery = deliver("failed")
     shown = text_of(admin_client.get(page("delivery_changelist")))

@@ -13,6 +13,7 @@ from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.paginator import Paginator
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.functional import cached_property
 from django.utils.text import Truncator
@@ -97,6 +98,33 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if FROM_PAGE in request.POST and chosen and isinstance(response, HttpResponseRedirect):
             return HttpResponseRedirect(self.page_of(chosen))
         return response
+
+    def ask(
+        self, request: HttpRequest, action: str, title: str, subtitle: str, **more: Any
+    ) -> HttpResponse:
+        """A page that asks whether, and how; its form posts the action once more.
+
+        Posted to where it came from, with the filters by which all rows of a list were chosen.
+        """
+        across = request.POST.get("select_across") == "1"
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)[: 1 if across else None]
+        from_page = "" if across or len(chosen) > 1 else FROM_PAGE
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "subtitle": subtitle,
+            "opts": self.opts,
+            "media": self.media,
+            "back": self.page_of(chosen[0]) if from_page else request.get_full_path(),
+            "action": action,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+            "chosen": chosen,
+            "select_across": across,
+            "from_page": from_page,
+            **more,
+        }
+        template = f"admin/django_webhooks/{self.opts.model_name}/{action}.html"
+        return TemplateResponse(request, template, context)
 
     def page_of(self, pk: Any) -> str:
         """The address of an object's page on this very admin site."""

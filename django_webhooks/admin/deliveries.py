@@ -6,6 +6,7 @@ newest `MOST_ROWS`.
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -346,9 +347,17 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return has_any(request, "delivery", "change")
 
     @admin.action(description=_("Redeliver"), permissions=["redeliver"])
-    def redeliver(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+    def redeliver(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> HttpResponse | None:
+        """Asks first if some have arrived already: their receivers may act on them twice."""
         chosen = list(queryset[:MOST_ROWS])  # as many as the list can show
         free = [each for each in chosen if each.subscription_id and not each.lease_token]
+        counts = Counter(each.status for each in free)
+        if counts[Status.SUCCEEDED] and "confirmed" not in request.POST:
+            subtitle = str(chosen[0]) if len(chosen) == 1 else ""
+            more = {"counts": counts, "skipped": len(chosen) - len(free), "total": len(free)}
+            return self.ask(request, "redeliver", gettext("Redeliver"), subtitle, **more)
         sent = redeliver(free)
         assert request.user.pk is not None
         LogEntry.objects.log_actions(request.user.pk, free, CHANGE, gettext("Redelivered."))
@@ -371,6 +380,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
                 skipped,
             )
             self.message_user(request, text % {"count": skipped}, messages.WARNING)
+        return None
 
 
 # What the page shows of a delivery

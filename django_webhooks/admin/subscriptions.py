@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -25,7 +24,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_webhooks.admin import endpoints, overview
-from django_webhooks.admin.base import FROM_PAGE, OVERVIEW, PageActionsAdmin, has_any
+from django_webhooks.admin.base import OVERVIEW, PageActionsAdmin, has_any
 from django_webhooks.admin.display import age, copy_button, count, moment, plain_moment, two_lines
 from django_webhooks.admin.forms import (
     DisableForm,
@@ -423,22 +422,8 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     def _ask(
         self, request: HttpRequest, action: str, title: str, subscription: Subscription, **more: Any
     ) -> HttpResponse:
-        """A page that asks whether, and how; its form posts the action once more."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "subtitle": str(subscription),
-            "opts": self.opts,
-            "media": self.media,
-            "subscription": subscription,
-            "page": self.page_of(subscription.pk),
-            "action": action,
-            "action_checkbox_name": ACTION_CHECKBOX_NAME,
-            "from_page": FROM_PAGE,
-            **more,
-        }
-        return TemplateResponse(
-            request, f"admin/django_webhooks/subscription/{action}.html", context
+        return self.ask(
+            request, action, title, str(subscription), subscription=subscription, **more
         )
 
     def _change_status(
