@@ -8,8 +8,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from django.apps import apps
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -650,20 +652,20 @@ def queries_of(client: Client, url: str) -> int:
 
 
 def overview_of(client: Client) -> str:
-    return text_of(client.get("/admin/django_webhooks/subscription/overview/"))
+    return text_of(client.get("/admin/django_webhooks/overview/"))
 
 
 def test_the_overview_misses_no_worker_where_none_is_needed(
     admin_client, subscription, deliver, configure
 ):
     configure(TASK_BACKEND="django_webhooks.backends.immediate.ImmediateBackend")
-    shown = text_of(admin_client.get(page("overview")))
+    shown = text_of(admin_client.get(page("overview_changelist")))
     assert "no worker needed" in shown
     assert "Start the workers" not in shown
     assert "Something waits" not in shown
     deliver("pending", ago=HOUR)
     Delivery.objects.update(next_attempt_at=timezone.now() - HOUR)
-    shown = text_of(admin_client.get(page("overview")))
+    shown = text_of(admin_client.get(page("overview_changelist")))
     assert "Something waits to be sent." in shown
     assert "webhooks_drain</code>" in shown
 
@@ -709,7 +711,7 @@ def test_the_overview_tells_throughput_failures_and_whom_to_look_after(
     for _ in range(3):
         deliver("succeeded")
     deliver("failed", to=slow, duration_ms=9000)
-    response = admin_client.get("/admin/django_webhooks/subscription/overview/")
+    response = admin_client.get("/admin/django_webhooks/overview/")
     shown = text_of(response)
     assert "<b>25 %</b>" in shown or "<b>25.0 %</b>" in shown
     assert "4 attempts in the last 24 hours" in shown
@@ -719,7 +721,7 @@ def test_the_overview_tells_throughput_failures_and_whom_to_look_after(
 
 
 def test_the_overview_asks_as_much_for_60_as_for_3(admin_client, deliver):
-    url = "/admin/django_webhooks/subscription/overview/"
+    url = "/admin/django_webhooks/overview/"
     for number in range(3):
         deliver("failed", to=Subscription.objects.create(name=f"s{number}", url=URL))
     queries_of(admin_client, url)
@@ -741,10 +743,24 @@ def test_of_very_many_attempts_the_overview_says_since_when_it_counts(
 
 
 def test_the_lists_and_the_index_lead_to_the_overview(admin_client, subscription):
-    url = "/admin/django_webhooks/subscription/overview/"
+    url = "/admin/django_webhooks/overview/"
     for shown in (page("subscription_changelist"), page("delivery_changelist")):
         assert url in text_of(admin_client.get(shown))
-    assert url in text_of(admin_client.get("/admin/django_webhooks/"))
+    for index in ("/admin/", "/admin/django_webhooks/"):
+        assert f'<a href="{url}"' in text_of(admin_client.get(index))
+
+
+def test_the_overview_in_the_index_leaves_nothing_in_the_database(admin_client):
+    admin_client.get("/admin/")
+    assert not ContentType.objects.filter(model="overview").exists()
+    assert not Permission.objects.filter(codename__endswith="overview").exists()
+    assert "overview" not in apps.all_models["django_webhooks"]
+    assert not any("overview" in name for name in connection.introspection.table_names())
+
+
+def test_a_site_that_registers_no_overview_works_without(admin_client, subscription, monkeypatch):
+    monkeypatch.setattr(base, "OVERVIEW", "not_registered")
+    assert admin_client.get(page("subscription_changelist")).status_code == 200
 
 
 # Who may do what
@@ -756,15 +772,15 @@ def test_the_lists_and_the_index_lead_to_the_overview(admin_client, subscription
 )
 def test_the_overview_is_for_those_who_may_see_all_of_it(permissions):
     client = user_with(*permissions)
-    url = "/admin/django_webhooks/subscription/overview/"
+    url = "/admin/django_webhooks/overview/"
     assert client.get(url).status_code == 403
-    for shown in (page("subscription_changelist"), "/admin/django_webhooks/"):
+    for shown in (page("subscription_changelist"), "/admin/", "/admin/django_webhooks/"):
         response = client.get(shown)
         assert response.status_code in (403, 404) or url not in text_of(response)
 
 
 def test_strangers_to_the_admin_are_sent_to_its_login(client):
-    response = client.get("/admin/django_webhooks/subscription/overview/")
+    response = client.get("/admin/django_webhooks/overview/")
     assert response.status_code == 302
     assert "/login/" in response.url
 

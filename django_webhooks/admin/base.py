@@ -28,7 +28,7 @@ logger = logging.getLogger("django_webhooks")
 
 FROM_PAGE = "_from_page"
 
-OVERVIEW = "django_webhooks_overview"
+OVERVIEW = "django_webhooks_overview_changelist"
 """The name of the overview's URL."""
 
 OWN_TYPE_NAMES = {
@@ -206,8 +206,12 @@ def may_see_overview(request: HttpRequest) -> bool:
 
 
 def overview_url(site: Any, request: HttpRequest) -> str:
-    """The address of the overview; empty for those who may not see it."""
-    return reverse(f"admin:{OVERVIEW}", current_app=site.name) if may_see_overview(request) else ""
+    """The address of the overview; empty for those who may not see it, and on a site without."""
+    try:
+        url = reverse(f"admin:{OVERVIEW}", current_app=site.name)
+    except NoReverseMatch:
+        return ""
+    return url if may_see_overview(request) else ""
 
 
 def subject_url(site: Any, request: HttpRequest, event: Event) -> str:

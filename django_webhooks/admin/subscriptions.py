@@ -14,7 +14,7 @@ from django.contrib import admin, messages
 from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.html import format_html, format_html_join
@@ -23,8 +23,8 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks.admin import endpoints, overview
-from django_webhooks.admin.base import OVERVIEW, PageActionsAdmin, has_any
+from django_webhooks.admin import endpoints
+from django_webhooks.admin.base import PageActionsAdmin, has_any
 from django_webhooks.admin.display import age, copy_button, count, moment, plain_moment, two_lines
 from django_webhooks.admin.forms import (
     DisableForm,
@@ -105,10 +105,6 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
 
     class Media:
         js = [f"django_webhooks/{name}.js" for name in ("errors", "copy")]
-
-    def get_urls(self) -> list[Any]:
-        view = overview.make_view(self.admin_site)
-        return [path("overview/", view, name=OVERVIEW), *super().get_urls()]
 
     # The list
 

@@ -71,7 +71,7 @@ def main() -> None:
         of_type = f"{DELIVERIES}?event_type=shop.order."
         today = quote(timezone.now().replace(hour=0, minute=0).isoformat())
         for name, url in {
-            "overview": f"{SUBSCRIPTIONS}overview/",
+            "overview": "/admin/django_webhooks/overview/",
             "subscriptions": SUBSCRIPTIONS,
             "a busy subscription": f"{SUBSCRIPTIONS}{busy.pk}/change/",
             "another subscription": f"{SUBSCRIPTIONS}{other.pk}/change/",

@@ -152,7 +152,7 @@ def test_who_may_only_look_sees_all_and_finds_no_button(open_page: Callable[...,
         page.goto(url)
         expect(page.locator("#result_list tbody tr").first).to_be_visible()
         expect(page.locator("select[name=action]")).to_have_count(0)
-    page.goto(address("overview"))
+    page.goto(address("overview_changelist"))
     expect(page.locator("#content")).to_contain_text("In trouble")
 
 
@@ -173,7 +173,12 @@ def test_on_a_phone_nothing_of_a_list_is_cut_off(open_page, staff, failing):
     page.goto(address("delivery_changelist"))
     row = page.locator("#result_list tbody tr").first
     expect(row.locator(".field-subscription_text")).to_have_attribute("data-label", "Subscription")
-    for url in ("subscription_changelist", "delivery_changelist", "event_changelist", "overview"):
+    for url in (
+        "subscription_changelist",
+        "delivery_changelist",
+        "event_changelist",
+        "overview_changelist",
+    ):
         page.goto(address(url))
         for each in page.locator(
             "#result_list :is(td, th):not([class*=action-]):visible, .webhooks-tiles > div"
@@ -215,7 +220,7 @@ def test_each_page_is_accessible_and_fits(open_page, staff, accessible, failing,
     failed = Delivery.objects.get(status="failed")
     subscription = address("subscription_change", failing.pk)
     for url, button in [
-        (address("overview"), ""),
+        (address("overview_changelist"), ""),
         (address("subscription_changelist"), ""),
         (subscription, ""),
         (subscription, "Rotate the secret"),
