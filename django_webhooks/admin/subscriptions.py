@@ -104,7 +104,10 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     actions = page_actions
 
     class Media:
-        js = [f"django_webhooks/{name}.js" for name in ("errors", "copy")]
+        js = [
+            f"django_webhooks/{name}.js"
+            for name in ("rule-tree", "rule-values", "headers", "errors", "copy")
+        ]
 
     # The list
 
@@ -165,9 +168,9 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
                 (None, {"fields": basics}),
                 (_("Requests"), {"fields": ["signature", "secret", "headers", *limits]}),
             ]
-        headers = ["header_names"]
-        if self.has_change_permission(request, obj):  # else all is shown, and these must not be
-            headers.append("headers")
+        may_change = self.has_change_permission(request, obj)  # else all is shown as it is
+        is_told = not may_change or isinstance(obj.headers, Unreadable)
+        headers = [*(["header_names"] if is_told else []), *(["headers"] if may_change else [])]
         keys = ["signature", "secret_state", *(["public_keys"] if obj.public_keys else [])]
         return [
             (None, {"fields": basics}),

@@ -89,6 +89,10 @@ class Condition:
         return self.place.get_by_role("button", name=f"{name}: {self.name}", exact=True)
 
 
+def rules(page: Page) -> Locator:
+    return page.locator("#rules-group")
+
+
 def event_type(page: Page) -> Locator:
     return page.locator("#id_rules-0-event_type")
 
@@ -232,7 +236,7 @@ def test_without_an_event_type_there_is_nothing_to_choose_from_and_it_says_so(
     page, transactional_db
 ):
     page.goto(ADD)
-    builder = page.locator(".webhooks-builder")
+    builder = rules(page).locator(".webhooks-builder")
     expect(builder).to_contain_text("Choose an event type first")
     expect(builder).not_to_contain_text("No conditions")
     expect(page.get_by_role("button", name="Add a condition")).to_be_disabled()
@@ -415,19 +419,19 @@ def test_each_kind_of_field_says_what_it_takes(page, subscription, field, typed,
 def test_the_json_view_shows_the_same_tree_both_ways(page, subscription):
     subscription.rules.create(event_type="shop.order.updated", conditions=TREE)
     page.goto(change_page(subscription))
-    page.get_by_role("button", name="Edit as JSON").click()
+    rules(page).get_by_role("button", name="Edit as JSON").click()
     area = as_json(page)
     expect(area).to_be_focused()
     assert json.loads(area.input_value()) == TREE
     area.fill(json.dumps({"all": [BIG, {"any": [PAID]}]}))
-    page.get_by_role("button", name="Edit as a form").click()
+    rules(page).get_by_role("button", name="Edit as a form").click()
     expect(condition(page, "1").part("value")).to_have_value("1000")
     expect(condition(page, "2.1").part("value")).to_have_value("paid")
-    page.get_by_role("button", name="Edit as JSON").click()
+    rules(page).get_by_role("button", name="Edit as JSON").click()
     area.fill(json.dumps({"all": [BIG, {"field": "x", "op": "like"}]}))
     expect(page.get_by_text("all[1].op: 'like' is not an operator")).to_be_visible()
     area.fill('{"all": [')
-    page.get_by_role("button", name="Edit as a form").click()
+    rules(page).get_by_role("button", name="Edit as a form").click()
     expect(page.get_by_text("This is not valid JSON")).to_be_visible()
     expect(area).to_have_value('{"all": [')
 
@@ -467,7 +471,7 @@ def test_what_the_builder_does_not_know_is_shown_and_kept(page, subscription):
     assert condition(page, "1").part("field").input_value() == "a"
     expect(condition(page, "1").place).to_contain_text("like (not an operator)")
     expect(condition(page, "2").place).to_contain_text('{"and":[1]}')
-    page.get_by_role("button", name="Edit as JSON").click()
+    rules(page).get_by_role("button", name="Edit as JSON").click()
     assert json.loads(as_json(page).input_value()) == odd
 
 
@@ -573,14 +577,18 @@ def test_what_would_be_sent_for_one_object_is_shown_and_not_sent(page, subscript
     expect(answer).to_contain_text("webhook-signature: v1,••••••")
     expect(answer).to_contain_text('"total":"1540.00"')
     page.get_by_label("URL").fill("https://example.com/new")
-    page.get_by_label("Replace headers").fill('{"X-New": "tr0ub4dor"}')
+    page.get_by_role("button", name="Remove: Header 1").click()
+    page.get_by_role("button", name="Add a header").click()
+    page.get_by_label("Header 1: name").fill("X-New")
+    page.get_by_label("Header 1: value").fill("tr0ub4dor")
     with page.expect_request("**/rules/object/") as asked:
         page.get_by_role("button", name="Show what would be sent").click()
     assert "tr0ub4dor" not in (asked.value.post_data or "")
     expect(answer).to_contain_text("POST https://example.com/new")
     expect(answer).to_contain_text("X-New: ••••••")
     page.get_by_label("URL").fill("")
-    page.get_by_label("Replace headers").fill('{"X-New": tr0ub4dor}')
+    page.locator(".field-headers").get_by_role("button", name="Edit as JSON").click()
+    page.locator("#id_headers").fill('{"X-New": tr0ub4dor}')
     with page.expect_request("**/rules/object/") as asked:
         page.get_by_role("button", name="Show what would be sent").click()
     assert "tr0ub4dor" not in (asked.value.post_data or "")
@@ -614,7 +622,7 @@ def test_who_may_not_see_events_can_not_try(open_page, subscription):
     subscription.rules.create(event_type="*")
     page = open_page(user)
     page.goto(change_page(subscription))
-    expect(page.get_by_role("button", name="Edit as JSON")).to_be_visible()
+    expect(rules(page).get_by_role("button", name="Edit as JSON")).to_be_visible()
     expect(page.get_by_role("button", name="Try it on the last events")).to_have_count(0)
 
 
