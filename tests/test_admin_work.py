@@ -20,7 +20,7 @@ from django.utils import timezone
 from django_webhooks import worker
 from django_webhooks.admin import base, deliveries, display, mends, overview, subscriptions
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
-from django_webhooks.outbox import publish_challenge
+from django_webhooks.outbox import publish_challenge, publish_test
 from tests.shop.models import Order
 from tests.test_admin import act, messages_of, page, text_of, user_with
 
@@ -309,6 +309,33 @@ def test_one_subscription_at_a_time(admin_client, subscription, deliver, action)
     assert list(Delivery.objects.order_by("pk").values()) == before
 
 
+def deleted_by(client: Client, *rows: Subscription):
+    """The page that asks whether to delete one, or several."""
+    if len(rows) == 1:
+        return client.get(page("subscription_delete", rows[0].pk))
+    return act(client, "subscription", "delete_selected", *rows)
+
+
+def test_deletion_tells_what_becomes_of_the_deliveries(admin_client, subscription, deliver):
+    assert "Nothing waits to be sent." in text_of(deleted_by(admin_client, subscription))
+    other = Subscription.objects.create(url=URL)
+    made = [deliver("succeeded"), deliver("pending"), deliver("pending", lease_token=uuid4())]
+    shown = text_of(deleted_by(admin_client, subscription))
+    for told in ("1 delivery waits", "1 is in flight", "3 deliveries stay in the list"):
+        assert told in shown
+    made.append(deliver("pending", to=other))
+    shown = text_of(deleted_by(admin_client, subscription, other))
+    for told in ("2 deliveries wait", "1 is in flight", "4 deliveries stay in the list"):
+        assert told in shown
+    assert Subscription.objects.count() == 2
+
+    act(admin_client, "subscription", "delete_selected", subscription, other, post="yes")
+    assert not Subscription.objects.exists()  # and it is as was told
+    rows = Delivery.objects.order_by("pk").values_list("status", "subscription")
+    assert list(rows) == [("succeeded", None), *[("cancelled", None)] * 3]
+    assert Event.objects.count() == Attempt.objects.count() == 4
+
+
 # The page of a delivery
 
 
@@ -349,6 +376,36 @@ def test_an_error_is_explained_in_words_with_its_mend(admin_client, deliver, fie
     assert mend in html.unescape(explained)
     assert "<b>\n" not in explained
     assert "example.com/<b>" not in explained
+
+
+@pytest.mark.parametrize(
+    ("publish", "what"), [(publish_test, "a test event"), (publish_challenge, "a challenge")]
+)
+def test_what_goes_past_the_rules_says_so_in_place_of_a_rule(
+    admin_client, subscription, publish, what
+):
+    publish(subscription)
+    delivery = Delivery.objects.get()
+    for url in (page("delivery_change", delivery.pk), page("event_change", delivery.event_id)):
+        shown = text_of(admin_client.get(url))
+        assert f"none: it is {what}, which goes past the rules" in shown
+        assert 'webhooks-step">Compared with' not in shown
+
+
+def test_of_an_owner_is_spoken_only_where_there_is_one(admin_client, subscription, admin_user):
+    def shown() -> str:
+        asked = act(admin_client, "subscription", "disable", subscription)
+        subscription.refresh_from_db()
+        subscription.disable("No more orders.", lock=True)
+        change = admin_client.get(page("subscription_change", subscription.pk))
+        subscription.resume(unlock=True)
+        return re.sub("<label.*?</label>", "", text_of(asked)) + str(change.context["health"])
+
+    assert "owner can" not in shown()
+    assert "The owner" not in shown()
+    Subscription.objects.update(owner=admin_user)
+    assert "Its owner can read why, but can't resume it." in shown()
+    assert "its owner can't resume it" in shown()
 
 
 def test_a_success_needs_no_explanation(admin_client, deliver):
@@ -570,6 +627,26 @@ def test_all_of_a_long_list_are_as_many_as_it_can_show(admin_client, deliver, mo
     made = [deliver("failed") for _ in range(3)]
     response = act(admin_client, "delivery", "redeliver", made[0], select_across="1")
     assert messages_of(response) == ["2 deliveries are sent again."]
+
+
+def test_the_past_hour_ends_whenever_its_list_is_asked_for(admin_client, deliver, monkeypatch):
+    ages = (timedelta(minutes=5), timedelta(minutes=50), 3 * HOUR)
+    new, recent, _old = (deliver("failed", ago=ago) for ago in ages)
+    for name, field in (("delivery", "event__occurred_at"), ("event", "occurred_at")):
+        key = "pk" if name == "delivery" else "event_id"
+        rows = [getattr(each, key) for each in (recent, new)][::-1]
+        hour = f"?{field}__within=1h"
+        assert sorted(found(admin_client, hour, name)) == sorted(rows)
+        assert found(admin_client, f"?{field}__within=15m", name) == [getattr(new, key)]
+        typed = f"{hour}&event_type=shop.order.updated"
+        assert sorted(found(admin_client, typed, name)) == sorted(rows)
+        shown = text_of(admin_client.get(page(f"{name}_changelist") + hour))
+        assert re.search(r'<li class="selected">\s*<a href="[^"]*">Past hour', shown)
+        odd = admin_client.get(page(f"{name}_changelist") + f"?{field}__within=1y")
+        assert odd.url.endswith("?e=1")
+    later = timezone.now() + HOUR
+    monkeypatch.setattr("django.utils.timezone.now", lambda: later)
+    assert found(admin_client, "?event__occurred_at__within=1h") == []
 
 
 def test_what_has_succeeded_is_sent_again_only_after_a_question(admin_client, deliver):
@@ -801,6 +878,7 @@ ACTIONS = {
 
 def test_this_file_knows_all_actions():
     assert list(subscriptions.SubscriptionAdmin.page_actions) == ACTIONS["subscription"]
+    assert subscriptions.SubscriptionAdmin.actions[-1] == "delete_selected"  # tested with the page
     assert list(deliveries.DeliveryAdmin.page_actions) == ACTIONS["delivery"]
 
 

@@ -31,7 +31,9 @@ from django_webhooks.admin.base import (
     MOST_ROWS,
     SEARCH_HELP,
     EventTypeFilter,
+    MomentFilter,
     ReadOnlyAdmin,
+    asked_since,
     find_events,
     has_any,
     printable,
@@ -41,6 +43,7 @@ from django_webhooks.admin.mends import Explanation, explain
 from django_webhooks.admin.why import how_it_matched
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import redeliver
+from django_webhooks.registry import OWN_TYPES
 
 SEARCHED = 1000
 """Subscriptions whose deliveries are searched for."""
@@ -74,6 +77,8 @@ class DeliveryEventTypeFilter(EventTypeFilter):
                     events = events.filter(**{f"occurred_at__{limit}": moment})
                 except (ValueError, ValidationError) as error:
                     raise IncorrectLookupParameters(error) from error
+        if since := asked_since(request, "event__occurred_at"):
+            events = events.filter(occurred_at__gte=since)
         moments = events.order_by("-occurred_at").values_list("occurred_at", flat=True)
         found = queryset.filter(event__type=printable(value))
         oldest = list(moments[MOST_ROWS : MOST_ROWS + 1])
@@ -203,7 +208,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         ErrorFilter,
         ("subscription", SubscriptionFilter),
         DeliveryEventTypeFilter,
-        "event__occurred_at",
+        ("event__occurred_at", MomentFilter),
     ]
     sortable_by = ()  # no index would help: the newest come first
     search_fields = ["event__id__exact"]
@@ -223,7 +228,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
                     "event",
                     "subject",
                     "subscription",
-                    "matched",
+                    "matched_rule",
                     "how_it_matched",
                     "attempt_count",
                     "next_attempt",
@@ -231,7 +236,14 @@ class DeliveryAdmin(ReadOnlyAdmin):
             },
         ),
     ]
-    readonly_fields = ["status_badge", "why_so", "subject", "how_it_matched", "next_attempt"]
+    readonly_fields = [
+        "status_badge",
+        "why_so",
+        "subject",
+        "matched_rule",
+        "how_it_matched",
+        "next_attempt",
+    ]
 
     class Media:
         css = {"all": ["django_webhooks/rules.css"]}
@@ -311,6 +323,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("subject"))
     def subject(self, delivery: Any) -> str:
         return delivery.event.subject_text or "-"
+
+    @admin.display(description=_("matched rule"))
+    def matched_rule(self, delivery: Delivery) -> str:
+        return display.matched(delivery) or "-"
 
     @admin.display(description=_("next attempt"))
     def next_attempt(self, delivery: Delivery) -> str:
@@ -400,11 +416,11 @@ class Step:
 def timeline(delivery: Delivery, attempts: Sequence[Attempt]) -> list[Step]:
     """From the event to what is next, oldest first; `attempts` are those shown, newest first."""
     event = delivery.event
-    matched = delivery.matched and gettext("Matched: %s") % delivery.matched
-    steps = [
-        Step(_moment(event.occurred_at), "", gettext("Event"), event.type),
-        Step(_moment(delivery.created_at), "", gettext("Compared with the rules"), matched),
-    ]
+    steps = [Step(_moment(event.occurred_at), "", gettext("Event"), event.type)]
+    if event.type not in OWN_TYPES:
+        matched = delivery.matched and gettext("Matched: %s") % delivery.matched
+        compared = gettext("Compared with the rules")
+        steps.append(Step(_moment(delivery.created_at), "", compared, matched))
     for attempt in reversed(attempts):
         if attempt.is_first and attempt.number > 1:
             steps.append(Step("", "", gettext("Redelivered"), gettext("A new round begins.")))

@@ -12,9 +12,13 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
 
 from django_webhooks import payloads
-from django_webhooks.models import Event
+from django_webhooks.models import Delivery, Event
+from django_webhooks.registry import CHALLENGE_EVENT, TEST_EVENT
+
+OWN_TYPE_TEXTS = {TEST_EVENT: _("a test event"), CHALLENGE_EVENT: _("a challenge")}
 
 MAX_LEVELS, MOST_TIMES = 32, 10
 """JSON that is nested deeper, or that indenting makes so many times as long, is shown as it is."""
@@ -172,6 +176,12 @@ def subject(event: Event) -> str:
     except (LookupError, ValueError):
         return f"{event.subject_type}:{event.subject_id}"
     return f"{model._meta.verbose_name} {event.subject_id}"
+
+
+def matched(delivery: Delivery) -> str:
+    """The rule that made it, as it read; of what the app sends itself, what that is."""
+    own = OWN_TYPE_TEXTS.get(delivery.event.type)
+    return gettext("none: it is %s, which goes past the rules") % own if own else delivery.matched
 
 
 def badge(kind: str, label: Any) -> SafeString:

@@ -15,6 +15,7 @@ from django_webhooks.admin.base import (
     FOUND_EVENTS,
     SEARCH_HELP,
     EventTypeFilter,
+    MomentFilter,
     ReadOnlyAdmin,
     find_events,
     has_any,
@@ -36,7 +37,11 @@ HELP_TEXTS = {
 
 class EventAdmin(ReadOnlyAdmin):
     list_display = ["type_and_id", "about", "whose", "occurred", "problem"]
-    list_filter = [EventTypeFilter, "occurred_at", ("error", admin.EmptyFieldListFilter)]
+    list_filter = [
+        EventTypeFilter,
+        ("occurred_at", MomentFilter),
+        ("error", admin.EmptyFieldListFilter),
+    ]
     sortable_by = ("occurred",)  # no index would help with the others
     search_fields = ["id__exact"]
     search_help_text = SEARCH_HELP
@@ -134,7 +139,7 @@ class EventAdmin(ReadOnlyAdmin):
             "may_see_rules": may_see_rules,
             "is_past_rules": event.type in OWN_TYPES,
             "deliveries": [
-                (each, display.badge(each.status, each.get_status_display()))
+                (each, display.badge(each.status, each.get_status_display()), display.matched(each))
                 for each in found[:SHOWN_DELIVERIES]
             ],
             "more_deliveries": len(found) > SHOWN_DELIVERIES,

@@ -222,13 +222,12 @@ class TriedSubscriptionForm(SubscriptionForm):
 
 
 class DisableForm(forms.Form):
-    """Why staff stop a subscription; its owner reads it."""
+    """Why staff stop a subscription; its owner, if it has one, reads it."""
 
     reason = forms.CharField(
         label=_("Because"),
         max_length=Subscription._meta.get_field("disabled_reason").max_length,
         widget=forms.TextInput(attrs={"class": "vTextField", "autofocus": True}),
-        help_text=_("The owner reads this, and can't resume it."),
     )
 
 

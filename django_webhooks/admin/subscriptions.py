@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected
 from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -101,7 +102,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         "recover",
         "cancel_waiting",
     )
-    actions = page_actions
+    actions = (*page_actions, "delete_selected")
 
     class Media:
         js = [
@@ -445,6 +446,24 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         else:
             self.message_user(request, otherwise, messages.WARNING)
 
+    # Deleting, which says what becomes of the deliveries
+
+    def render_delete_form(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+        return super().render_delete_form(request, context | _aftermath([context["object"]]))
+
+    @admin.action(
+        description=delete_selected.short_description,  # type: ignore[attr-defined]
+        permissions=["delete"],
+    )
+    def delete_selected(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> HttpResponse | None:
+        chosen = list(queryset)
+        response = delete_selected(self, request, queryset)
+        if isinstance(response, TemplateResponse) and response.context_data is not None:
+            response.context_data |= _aftermath(chosen)
+        return response
+
     # The secret, once
 
     def response_add(
@@ -519,6 +538,17 @@ def _counted(rows: models.QuerySet[Delivery]) -> dict[str, Any]:
     """How many a page is to ask about; more than `MOST_AT_ONCE` are not counted."""
     number = rows.order_by()[:MOST_AT_ONCE].count()
     return {"count": number, "count_text": count(number, MOST_AT_ONCE), "most": MOST_AT_ONCE}
+
+
+def _aftermath(subscriptions: Sequence[Subscription]) -> dict[str, Any]:
+    """What becomes of their deliveries when they are deleted, for `aftermath.html`."""
+    rows = Delivery.objects.filter(subscription__in=subscriptions)
+    pending = rows.pending()
+    return {
+        "waiting": _counted(pending.filter(lease_token__isnull=True)),
+        "flying": _counted(pending.in_flight()),
+        "history": _counted(rows),
+    }
 
 
 def _last(status: str) -> models.Subquery:

@@ -288,7 +288,7 @@ def test_conditions_are_moved_grouped_and_removed_and_the_focus_stays_near(page,
     condition(page, "1").button("Move down").click()
     assert tree() == {"all": [two, one, three]}
     expect(condition(page, "2").button("Move down")).to_be_focused()
-    expect(page.locator("[role=status]").first).to_have_text("Moved down.")
+    expect(rules(page).locator("[role=status]").first).to_have_text("Moved down.")
     condition(page, "3").button("Put into a group").click()
     assert tree() == {"all": [two, one, {"any": [three]}]}
     condition(page, "2").button("Move down").click()
@@ -553,10 +553,37 @@ def test_only_operators_that_make_sense_are_offered(page, subscription):
     }
 
 
+@pytest.mark.parametrize(
+    ("pattern", "looks_back"),
+    [
+        ("shop.gadget.created", False),
+        ("shop.gadget.deleted", False),
+        ("shop.gadget.updated", True),
+        ("shop.gadget.*", True),
+        ("crm.customer.*", False),
+        ("*", True),
+    ],
+)
+def test_of_a_value_before_the_change_is_asked_only_where_there_is_one(
+    page, subscription, pattern, looks_back
+):
+    subscription.rules.create(event_type=pattern)
+    page.goto(change_page(subscription))
+    page.get_by_role("button", name="Add a condition").click()
+    field = "name" if pattern == "crm.customer.*" else "count"
+    condition(page, "1").part("field").select_option(field)
+    offered = {*condition(page, "1").part("operator").locator("option").all_inner_texts()}
+    assert "is" in offered
+    assert ("changes to" in offered) == ("changes" in offered) == looks_back
+    assert ("increases" in offered) == (looks_back and field == "count")
+
+
 def test_a_rule_that_can_never_fire_is_warned_of_and_saved(page, subscription):
     subscription.rules.create(event_type="shop.order.created", conditions=PAID)
     page.goto(change_page(subscription))
     expect(condition(page, "1").place).to_contain_text("no value before the change")
+    operator = condition(page, "1").part("operator")
+    expect(operator.locator("option:checked")).to_have_text("changes to")  # it is not lost
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.locator(".messagelist .warning")).to_contain_text("no value before the change")
     assert stored() == PAID

@@ -383,7 +383,9 @@
         waysOf(node) {
             const field = this.fieldOf(node);
             const {operators} = this.catalogue;
-            return operators[field.choices.length ? "choice" : field.kind] || operators.unknown;
+            const ways = operators[field.choices.length ? "choice" : field.kind] || operators.unknown;
+            // Where no event has a value before the change, nothing can be asked of it.
+            return this.published.looksBack === false ? ways.filter(way => !way.looksBack) : ways;
         }
 
         /** The way in which the operator of a condition was chosen. */
@@ -458,10 +460,14 @@
             const nodes = parent.nodes;
             const index = nodes.indexOf(node);
             const isTop = parent === this.root;
-            const tool = (sign, label, role, act, off = false) => this.button(sign, act, {
-                class: "webhooks-tool-button", "data-role": role, title: label,
-                "aria-label": `${label}: ${name}`, disabled: off,
-            });
+            const tool = (sign, label, role, act, off = false) => {
+                const made = this.button(sign, act, {
+                    class: "webhooks-tool-button", "data-role": role, title: label,
+                    "aria-label": `${label}: ${name}`, disabled: off,
+                });
+                made.append(element("span", {class: "webhooks-words"}, ` ${label}`));
+                return made;
+            };
             const mayWrap = node.type !== "group" && level < this.catalogue.maxDepth;
             return element(
                 "div", {class: "webhooks-tools"},
