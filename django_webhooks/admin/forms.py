@@ -17,7 +17,7 @@ from django_webhooks import conditions
 from django_webhooks.admin.catalogue import pattern_choices
 from django_webhooks.delivery import MASKED
 from django_webhooks.exceptions import ConditionError
-from django_webhooks.fields import Described, Doubt, doubts, find_misfits
+from django_webhooks.fields import Described, Doubt, doubts, find_misfits, labels_of
 from django_webhooks.models import Rule, Subscription
 from django_webhooks.registry import registry
 
@@ -289,7 +289,8 @@ class RuleForm(ModelErrorsForm):
 
     def __init__(self, *args: Any, described: Described | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.described = described
+        self.described = {} if described is None else described
+        self.instance.label = self._label
         self.wrong: dict[str, ConditionError] = {}  # by what the page says
         self.fields["conditions"].widget.judge = self.judge
 
@@ -310,6 +311,9 @@ class RuleForm(ModelErrorsForm):
             for error in find_misfits(tree, registry.matching(pattern), self.described):
                 self.add_error("conditions", self._misplaced(error))
         return cleaned
+
+    def _label(self, path: str) -> str:
+        return labels_of(registry.matching(self.instance.event_type), self.described)(path)
 
     def _misplaced(self, error: ConditionError) -> str:
         self.wrong[str(error)] = error

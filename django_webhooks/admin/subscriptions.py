@@ -35,6 +35,7 @@ from django_webhooks.admin.forms import (
 )
 from django_webhooks.admin.rules import RuleInline, RuleViews
 from django_webhooks.encryption import Unreadable
+from django_webhooks.fields import Described, labels_of
 from django_webhooks.models import Delivery, Subscription
 from django_webhooks.outbox import (
     MOST_AT_ONCE,
@@ -44,6 +45,7 @@ from django_webhooks.outbox import (
     recover,
     waiting_of,
 )
+from django_webhooks.registry import registry
 
 NEW_SECRET = "django_webhooks_new_secret_of"  # noqa: S105
 
@@ -486,7 +488,10 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return self._show_new_secret(request, super().changelist_view(request, extra_context))
+        response = super().changelist_view(request, extra_context)
+        if cl := (getattr(response, "context_data", None) or {}).get("cl"):
+            _label_rules(cl.result_list)
+        return self._show_new_secret(request, response)
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return self._show_new_secret(request, super().changeform_view(request, *args, **kwargs))
@@ -501,6 +506,14 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             if subscription and may and _digest_of(subscription) == digest:
                 messages.success(request, _secret_message(subscription))
         return response
+
+
+def _label_rules(subscriptions: Iterable[Subscription]) -> None:
+    """Lets their sentences call fields what people call them; each type is described once."""
+    described: Described = {}
+    for subscription in subscriptions:
+        for rule in subscription.rules.all():  # as they were fetched with the list
+            rule.label = labels_of(registry.matching(rule.event_type), described)
 
 
 def _promise_secret(request: HttpRequest, subscription: Subscription) -> None:

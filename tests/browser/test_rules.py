@@ -525,6 +525,18 @@ def test_choices_are_offered_by_what_they_are_called(page, subscription, monkeyp
     assert tree == {"field": "status", "op": "eq", "value": "P"}
 
 
+def test_fields_are_offered_by_what_they_are_called(page, subscription, monkeypatch):
+    monkeypatch.setattr(Order._meta.get_field("total"), "verbose_name", "sum with tax")
+    subscription.rules.create(event_type="shop.order.updated", conditions=BIG)
+    page.goto(change_page(subscription))
+    field = condition(page, "1").part("field")
+    expect(field.locator("option:checked")).to_have_text("sum with tax (total)")
+    field.select_option("number")
+    field.select_option("sum with tax (total)")
+    expect(page.locator(".webhooks-sentence")).to_contain_text("sum with tax is at least")
+    assert json.loads(as_json(page).input_value())["field"] == "total"
+
+
 def test_only_operators_that_make_sense_are_offered(page, subscription):
     subscription.rules.create(event_type="shop.gadget.*")
     page.goto(change_page(subscription))

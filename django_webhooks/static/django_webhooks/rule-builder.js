@@ -341,7 +341,9 @@
                 });
                 return element("div", {class: "webhooks-field"}, input);
             }
-            const known = [...fields.keys()].map(path => [path, path]);
+            const known = [...fields.values()].map(({path, label}) => (
+                [path, label ? `${label} (${path})` : path]
+            ));
             const first = node.field ? [] : [["", texts.chooseField]];
             const odd = node.field && !fields.has(node.field)
                 ? [[node.field, `${node.field} ${texts.notPublished.replace("%s", this.pattern.value)}`]] : [];
