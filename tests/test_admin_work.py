@@ -390,6 +390,7 @@ def test_what_goes_past_the_rules_says_so_in_place_of_a_rule(
         shown = text_of(admin_client.get(url))
         assert f"none: it is {what}, which goes past the rules" in shown
         assert 'webhooks-step">Compared with' not in shown
+        assert "How it matched" not in shown
 
 
 def test_of_an_owner_is_spoken_only_where_there_is_one(admin_client, subscription, admin_user):

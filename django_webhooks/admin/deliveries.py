@@ -218,24 +218,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_select_related = ["event", "subscription"]
     page_actions = ("redeliver",)
     actions = page_actions
-    fieldsets = [
-        (
-            None,
-            {
-                "fields": [
-                    "status_badge",
-                    "why_so",
-                    "event",
-                    "subject",
-                    "subscription",
-                    "matched_rule",
-                    "how_it_matched",
-                    "attempt_count",
-                    "next_attempt",
-                ]
-            },
-        ),
-    ]
     readonly_fields = [
         "status_badge",
         "why_so",
@@ -312,6 +294,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     # The page
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        how = ["how_it_matched"] if obj and obj.matched else []
+        about = ["status_badge", "why_so", "event", "subject", "subscription", "matched_rule", *how]
+        return [(None, {"fields": [*about, "attempt_count", "next_attempt"]})]
+
     @admin.display(description=_("status"))
     def status_badge(self, delivery: Delivery) -> SafeString:
         return display.badge(delivery.status, delivery.get_status_display())
@@ -336,8 +323,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return self.page_actions if obj.subscription_id and not obj.lease_token else []
 
     @admin.display(description=_("how it matched"))
-    def how_it_matched(self, delivery: Delivery) -> str:
-        return how_it_matched(delivery) if delivery.matched else "-"
+    def how_it_matched(self, delivery: Delivery) -> SafeString:
+        return how_it_matched(delivery)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

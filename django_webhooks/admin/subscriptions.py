@@ -453,10 +453,7 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     def render_delete_form(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
         return super().render_delete_form(request, context | _aftermath([context["object"]]))
 
-    @admin.action(
-        description=delete_selected.short_description,  # type: ignore[attr-defined]
-        permissions=["delete"],
-    )
+    @admin.action(description=_("Delete selected %(verbose_name_plural)s"), permissions=["delete"])
     def delete_selected(
         self, request: HttpRequest, queryset: models.QuerySet[Any]
     ) -> HttpResponse | None:

@@ -462,20 +462,18 @@
             const nodes = parent.nodes;
             const index = nodes.indexOf(node);
             const isTop = parent === this.root;
-            const tool = (sign, label, role, act, off = false) => {
-                const made = this.button(sign, act, {
-                    class: "webhooks-tool-button", "data-role": role, title: label,
-                    "aria-label": `${label}: ${name}`, disabled: off,
-                });
-                made.append(element("span", {class: "webhooks-words"}, ` ${label}`));
-                return made;
-            };
+            const tool = (sign, label, role, act, off = false) => this.button(sign, act, {
+                class: "webhooks-tool-button", "data-role": role, title: label,
+                "aria-label": `${label}: ${name}`, disabled: off,
+            });
+            const wrap = tool("( )", texts.wrap, "wrap", () => this.wrap(node));
+            wrap.append(element("span", {class: "webhooks-words"}, ` ${texts.wrap}`));
             const mayWrap = node.type !== "group" && level < this.catalogue.maxDepth;
             return element(
                 "div", {class: "webhooks-tools"},
                 tool("↑", texts.up, "up", () => this.move(node, -1), isTop && index === 0),
                 tool("↓", texts.down, "down", () => this.move(node, 1), isTop && index === nodes.length - 1),
-                mayWrap ? tool("( )", texts.wrap, "wrap", () => this.wrap(node)) : null,
+                mayWrap ? wrap : null,
                 tool("×", texts.remove, "remove", () => this.remove(node)),
             );
         }
