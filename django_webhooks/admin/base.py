@@ -160,13 +160,13 @@ class ReadOnlyAdmin(PageActionsAdmin):
         obj = super().get_object(request, *args, **kwargs)
         if obj is not None:
             event = self.event_of(obj)
-            event.subject_text = named_subject(self.admin_site, request, event)
+            found = named_subject(self.admin_site, request, event)
+            event.subject_text, event.subject_url = found
         return obj
 
     def get_page_links(self, request: HttpRequest, obj: Any) -> Sequence[tuple[str, str]]:
         event = self.event_of(obj)
-        url = subject_url(self.admin_site, request, event)
-        return [(url, display.subject(event))] if url else []
+        return [(event.subject_url, display.subject(event))] if event.subject_url else []
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -279,21 +279,21 @@ def subject_url(site: Any, request: HttpRequest, event: Event) -> str:
         return ""
 
 
-def named_subject(site: Any, request: HttpRequest, event: Event) -> str:
-    """ "order 7: A-100", as far as this user may see the object; "order 7 (deleted)"."""
-    text = display.subject(event)
-    if not subject_url(site, request, event):
-        return text
+def named_subject(site: Any, request: HttpRequest, event: Event) -> tuple[str, str]:
+    """ "order 7: A-100" and its address, as far as this user may see it; "order 7 (deleted)"."""
+    text, url = display.subject(event), subject_url(site, request, event)
+    if not url:
+        return text, ""
     own = site.get_model_admin(apps.get_model(event.subject_type))
     try:
         # Should a query of the project fail, it must not take that of the page with it.
         with transaction.atomic(using=event._state.db):
             if found := own.get_object(request, event.subject_id):
-                return f"{text}: {Truncator(str(found)).chars(SHOWN_NAME)}"
-            return text if event.subject else gettext("%s (deleted)") % text
+                return f"{text}: {Truncator(str(found)).chars(SHOWN_NAME)}", url
+            return (text if event.subject else gettext("%s (deleted)") % text), ""
     except Exception:  # what its own admin and its name do is the project's code
         logger.exception("The subject of %s can't be named.", event.pk)
-        return text
+        return text, url
 
 
 # How events are found
