@@ -5,7 +5,8 @@ saved will hardly ever fire.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,8 @@ class Field:
 
     path: str
     kind: Kind
+    label: str = ""
+    """What people call it; empty where that is not known, or says no more than its name."""
     choices: Sequence[Any] = ()
     labels: Sequence[str] = ()
     """What the choices are called, in their order; empty where that is not known."""
@@ -104,6 +107,22 @@ def _fields_of(event_type: EventType) -> list[Field]:
         logger.exception("The fields of %s can't be described.", event_type.type)
         return []
     return list(_walk(event_type.schema or _schema_of(event_type.example), {}))
+
+
+def labels_of(
+    types: Iterable[EventType], described: Described | None = None
+) -> Callable[[str], str]:
+    """Gives a path what its field is called; the path itself where that is not known, or where
+    another field is called the same.
+    """
+    fields = {field.path: field for each in types for field in fields_of(each, described)}
+    called = Counter(field.label or field.path for field in fields.values())
+
+    def label(path: str) -> str:
+        found = fields[path].label if path in fields else ""
+        return found if called[found] == 1 else path
+
+    return label
 
 
 def find_misfits(
@@ -195,7 +214,8 @@ def _walk(schema: Any, kinds: Mapping[str, Kind], prefix: str = "") -> Iterator[
         labels = [called.get(str(value), "") for value in choices] if called else []
         kind = kinds.get(path) or _kind_of(each)
         whole = kind == "number" and _type_of(each) == "integer"
-        yield Field(path, kind, choices, labels, str(each.get("description", "")), whole)
+        label, told = (str(each.get(key, "")) for key in ("title", "description"))
+        yield Field(path, kind, label, choices, labels, told, whole)
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:

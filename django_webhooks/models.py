@@ -14,7 +14,7 @@ import math
 import secrets
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -551,6 +551,9 @@ class Rule(models.Model):
         help_text=_("A tree of conditions as JSON; {} is always true."),
     )
 
+    label: Callable[[str], str] | None = None
+    """Gives a field's path its name in the sentence; without, it is the path."""
+
     objects = RuleQuerySet.as_manager()
 
     class Meta:
@@ -562,17 +565,10 @@ class Rule(models.Model):
 
     def __str__(self) -> str:
         """The rule as a sentence: "order updated, when status changes to “paid”"."""
-        label = registry.describe(self.event_type)
-        when = conditions.describe(self.conditions)
-        return (
-            str(_("%(event)s, when %(conditions)s"))
-            % {
-                "event": label,
-                "conditions": when,
-            }
-            if when
-            else label
-        )
+        event = registry.describe(self.event_type)
+        when = conditions.describe(self.conditions, self.label)
+        words = {"event": event, "conditions": when}
+        return str(_("%(event)s, when %(conditions)s")) % words if when else event
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.clean()

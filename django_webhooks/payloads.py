@@ -278,20 +278,22 @@ def field_schema(field: Any, *, nullable: bool = False) -> dict[str, Any]:
     # Decimals are published with the digits that the database gives them.
     if choices and "type" in schema and schema.get("format") != "decimal":
         schema["enum"] = to_json([value for value, _ in choices])
-        labels = [_label_of(value, label) for value, label in choices]
+        labels = [telling(value, label) for value, label in choices]
         if any(labels):
             schema[LABELS] = labels
         schema["enum"] += [""] if getattr(field, "blank", False) and name == "text" else []
         schema["enum"] += [None] if nullable else []
     if nullable and "type" in schema:
         schema["type"] = [schema["type"], "null"]
+    if title := telling(getattr(field, "name", ""), getattr(field, "verbose_name", "")):
+        schema["title"] = title
     if help_text := str(getattr(field, "help_text", "") or ""):
         schema["description"] = help_text
     return schema
 
 
-def _label_of(value: Any, label: Any) -> str:
-    """What a choice is called; empty where that says no more than its value does."""
+def telling(value: Any, label: Any) -> str:
+    """What a choice or a field is called; empty where that says no more than its value or name."""
     called = str(label)
     return "" if called.lower() == str(value).replace("_", " ").lower() else called
 

@@ -479,6 +479,8 @@ def _describe_field(serializer_field: Any) -> tuple[str, dict[str, Any]]:
             schema["type"] = [*([types] if isinstance(types, str) else types), "null"]
         if "enum" in schema:
             schema["enum"] = [*schema["enum"], None]
+    if title := payloads.telling(serializer_field.field_name, serializer_field.label or ""):
+        schema["title"] = title
     return kind, schema
 
 

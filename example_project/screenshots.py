@@ -161,7 +161,7 @@ def take(browser: Browser, url: str, user: User, state: str, pages: dict[str, An
 
 def empty_pages() -> dict[str, tuple[str, str]]:
     return {
-        "overview": (reverse("admin:django_webhooks_overview"), ""),
+        "overview": (reverse("admin:django_webhooks_overview_changelist"), ""),
         **{
             f"{name}s" if name != "delivery" else "deliveries": (
                 reverse(f"admin:django_webhooks_{name}_changelist"),

@@ -170,6 +170,28 @@ def test_choices_are_called_what_people_call_them(monkeypatch):
     assert [*found["status"].labels] == ["Paid", ""]
 
 
+def test_fields_are_called_what_people_call_them(admin_client, subscription, monkeypatch):
+    options = Order._meta
+    monkeypatch.setattr(options.get_field("total"), "verbose_name", "sum with tax")
+    monkeypatch.setattr(options.get_field("number"), "verbose_name", "the same")
+    monkeypatch.setattr(options.get_field("status"), "verbose_name", "the same")
+    tree = {"all": [BIG, {"field": "number", "op": "eq", "value": "A-1"}]}
+    subscription.rules.create(event_type="shop.order.updated", conditions=tree)
+    sentence = "order updated, when sum with tax is at least 1000 and number is “A-1”"
+    for name in ("subscription_changelist", "subscription_change"):
+        arguments = [subscription.pk] if name == "subscription_change" else []
+        assert sentence in text_of(admin_client.get(page(name, *arguments)))
+    assert ask(admin_client, "check", tree).json()["sentence"] == sentence
+    assert "total is at least 1000" in str(Rule.objects.get())  # as it is kept on deliveries
+    item = fields.fields_of(registry.require_type("shop.item.created"))
+    assert {each.path: each.label for each in item} == {
+        "id": "",
+        "sku": "",
+        "order.id": "",
+        "order.number": "the same",
+    }
+
+
 def test_of_a_rule_with_many_doubts_a_few_are_told(admin_client, subscription):
     """Messages are kept in the session, and shown on one page."""
     tree = {"all": [{"field": f"{number}{'x' * 200}", "op": "exists"} for number in range(400)]}

@@ -8,8 +8,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from django.apps import apps
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,7 +20,7 @@ from django.utils import timezone
 from django_webhooks import worker
 from django_webhooks.admin import base, deliveries, display, mends, overview, subscriptions
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch
-from django_webhooks.outbox import publish_challenge
+from django_webhooks.outbox import publish_challenge, publish_test
 from tests.shop.models import Order
 from tests.test_admin import act, messages_of, page, text_of, user_with
 
@@ -307,6 +309,33 @@ def test_one_subscription_at_a_time(admin_client, subscription, deliver, action)
     assert list(Delivery.objects.order_by("pk").values()) == before
 
 
+def deleted_by(client: Client, *rows: Subscription):
+    """The page that asks whether to delete one, or several."""
+    if len(rows) == 1:
+        return client.get(page("subscription_delete", rows[0].pk))
+    return act(client, "subscription", "delete_selected", *rows)
+
+
+def test_deletion_tells_what_becomes_of_the_deliveries(admin_client, subscription, deliver):
+    assert "Nothing waits to be sent." in text_of(deleted_by(admin_client, subscription))
+    other = Subscription.objects.create(url=URL)
+    made = [deliver("succeeded"), deliver("pending"), deliver("pending", lease_token=uuid4())]
+    shown = text_of(deleted_by(admin_client, subscription))
+    for told in ("1 delivery waits", "1 is in flight", "3 deliveries stay in the list"):
+        assert told in shown
+    made.append(deliver("pending", to=other))
+    shown = text_of(deleted_by(admin_client, subscription, other))
+    for told in ("2 deliveries wait", "1 is in flight", "4 deliveries stay in the list"):
+        assert told in shown
+    assert Subscription.objects.count() == 2
+
+    act(admin_client, "subscription", "delete_selected", subscription, other, post="yes")
+    assert not Subscription.objects.exists()  # and it is as was told
+    rows = Delivery.objects.order_by("pk").values_list("status", "subscription")
+    assert list(rows) == [("succeeded", None), *[("cancelled", None)] * 3]
+    assert Event.objects.count() == Attempt.objects.count() == 4
+
+
 # The page of a delivery
 
 
@@ -347,6 +376,37 @@ def test_an_error_is_explained_in_words_with_its_mend(admin_client, deliver, fie
     assert mend in html.unescape(explained)
     assert "<b>\n" not in explained
     assert "example.com/<b>" not in explained
+
+
+@pytest.mark.parametrize(
+    ("publish", "what"), [(publish_test, "a test event"), (publish_challenge, "a challenge")]
+)
+def test_what_goes_past_the_rules_says_so_in_place_of_a_rule(
+    admin_client, subscription, publish, what
+):
+    publish(subscription)
+    delivery = Delivery.objects.get()
+    for url in (page("delivery_change", delivery.pk), page("event_change", delivery.event_id)):
+        shown = text_of(admin_client.get(url))
+        assert f"none: it is {what}, which goes past the rules" in shown
+        assert 'webhooks-step">Compared with' not in shown
+        assert "How it matched" not in shown
+
+
+def test_of_an_owner_is_spoken_only_where_there_is_one(admin_client, subscription, admin_user):
+    def shown() -> str:
+        asked = act(admin_client, "subscription", "disable", subscription)
+        subscription.refresh_from_db()
+        subscription.disable("No more orders.", lock=True)
+        change = admin_client.get(page("subscription_change", subscription.pk))
+        subscription.resume(unlock=True)
+        return re.sub("<label.*?</label>", "", text_of(asked)) + str(change.context["health"])
+
+    assert "owner can" not in shown()
+    assert "The owner" not in shown()
+    Subscription.objects.update(owner=admin_user)
+    assert "Its owner can read why, but can't resume it." in shown()
+    assert "its owner can't resume it" in shown()
 
 
 def test_a_success_needs_no_explanation(admin_client, deliver):
@@ -439,6 +499,33 @@ def test_a_subject_without_a_page_is_text(admin_client, deliver, kind, pk):
     assert admin_client.get(page("event_change", delivery.event_id)).status_code == 200
 
 
+def test_a_page_calls_its_subject_by_name_for_those_who_may_see_it(deliver, admin_client):
+    delivery = deliver("failed")
+    named = User.objects.create_user("Ada")
+    Event.objects.update(subject_type="auth.user", subject_id=str(named.pk))
+    pages = page("delivery_change", delivery.pk), page("event_change", delivery.event_id)
+    for each in pages:
+        assert f"user {named.pk}: Ada" in text_of(admin_client.get(each))
+        clerk = user_with("view_delivery", "view_event")
+        assert f"user {named.pk}" in text_of(clerk.get(each))
+        assert "Ada" not in text_of(clerk.get(each))
+        User.objects.get(username="clerk").delete()
+    key = named.pk
+    named.delete()
+    for each in pages:
+        shown = text_of(admin_client.get(each))
+        assert f"user {key} (deleted)" in shown
+        assert f"/auth/user/{key}/change/" not in shown  # which would lead nowhere
+
+
+def test_a_subject_whose_name_fails_breaks_no_page(deliver, admin_client, monkeypatch):
+    delivery = deliver("failed")
+    Event.objects.update(subject_type="auth.group", subject_id=str(Group.objects.create().pk))
+    monkeypatch.setattr(Group, "__str__", lambda group: Group.objects.get(pk="no number").name)
+    for each in (page("delivery_change", delivery.pk), page("event_change", delivery.event_id)):
+        assert ">group " in text_of(admin_client.get(each))
+
+
 # The lists
 
 
@@ -460,6 +547,9 @@ def test_deliveries_are_found_by_event_object_and_url(admin_client, deliver):
     assert found(admin_client, "?q=two") == [other.pk]
     assert found(admin_client, "?q=shop.order:8") == []
     assert found(admin_client, "?q=shop.order:7", "event") == [one.event_id]
+    assert found(admin_client, "?q=order+7") == [one.pk]  # as the list shows it
+    assert found(admin_client, "?q=Item+7", "event") == [other.event_id]
+    assert found(admin_client, "?q=order+8") == found(admin_client, "?q=order+") == []
 
 
 def test_a_url_of_very_many_deliveries_is_searched_without_sorting_them(
@@ -542,11 +632,79 @@ def test_all_of_a_long_list_are_as_many_as_it_can_show(admin_client, deliver, mo
     assert messages_of(response) == ["2 deliveries are sent again."]
 
 
+def test_the_past_hour_ends_whenever_its_list_is_asked_for(admin_client, deliver, monkeypatch):
+    ages = (timedelta(minutes=5), timedelta(minutes=50), 3 * HOUR)
+    new, recent, _old = (deliver("failed", ago=ago) for ago in ages)
+    for name, field in (("delivery", "event__occurred_at"), ("event", "occurred_at")):
+        key = "pk" if name == "delivery" else "event_id"
+        rows = [getattr(each, key) for each in (recent, new)][::-1]
+        hour = f"?{field}__within=1h"
+        assert sorted(found(admin_client, hour, name)) == sorted(rows)
+        assert found(admin_client, f"?{field}__within=15m", name) == [getattr(new, key)]
+        typed = f"{hour}&event_type=shop.order.updated"
+        assert sorted(found(admin_client, typed, name)) == sorted(rows)
+        shown = text_of(admin_client.get(page(f"{name}_changelist") + hour))
+        assert re.search(r'<li class="selected">\s*<a href="[^"]*">Past hour', shown)
+        odd = admin_client.get(page(f"{name}_changelist") + f"?{field}__within=1y")
+        assert odd.url.endswith("?e=1")
+    later = timezone.now() + HOUR
+    monkeypatch.setattr("django.utils.timezone.now", lambda: later)
+    assert found(admin_client, "?event__occurred_at__within=1h") == []
+
+
+def test_what_has_succeeded_is_sent_again_only_after_a_question(admin_client, deliver):
+    rows = [deliver(status) for status in ("succeeded", "failed", "cancelled", "pending")]
+    rows.append(deliver("pending", lease_token=uuid4()))
+    response = act(admin_client, "delivery", "redeliver", *rows)
+    shown = text_of(response)
+    for told in ("1 has succeeded", "1 has failed", "1 was cancelled", "1 waits", "1 is skipped"):
+        assert told in shown
+    assert Delivery.objects.filter(status="succeeded").exists()
+    assert not LogEntry.objects.exists()
+
+    response = posted_again(admin_client, response)
+    assert "4 deliveries are sent again." in messages_of(response)
+    assert set(Delivery.objects.values_list("status", flat=True)) == {"pending"}
+
+
+def test_without_a_success_among_them_they_are_sent_again_at_once(admin_client, deliver):
+    rows = [deliver("failed"), deliver("cancelled")]
+    response = act(admin_client, "delivery", "redeliver", *rows)
+    assert messages_of(response) == ["2 deliveries are sent again."]
+
+
+def test_all_rows_of_a_filtered_list_are_asked_about_and_no_others_sent(admin_client, deliver):
+    made, other = [deliver("succeeded") for _ in range(3)], deliver("cancelled")
+    url = page("delivery_changelist") + "?status__exact=succeeded"
+    data = {"action": "redeliver", "_selected_action": made[0].pk, "select_across": "1"}
+    response = admin_client.post(url, data)
+    assert "3 have succeeded" in text_of(response)
+    assert "3 deliveries are sent again." in messages_of(posted_again(admin_client, response, url))
+    assert Delivery.objects.exclude(status="pending").get() == other
+
+
+def test_a_question_on_one_deliverys_page_leads_back_to_it(admin_client, deliver):
+    delivery = deliver("succeeded")
+    response = act(admin_client, "delivery", "redeliver", delivery, _from_page="1")
+    assert "1 has succeeded" in text_of(response)
+    response = posted_again(admin_client, response)
+    assert response.redirect_chain[-1][0] == page("delivery_change", delivery.pk)
+
+
+def posted_again(client: Client, response, url: str = ""):
+    """What a browser posts from a page that asks."""
+    fields = re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', text_of(response))
+    data: dict[str, list[str]] = {}
+    for name, value in fields:
+        data.setdefault(name, []).append(value)
+    return client.post(url or page("delivery_changelist"), data, follow=True)
+
+
 def test_a_row_of_the_list_tells_its_subject_event_and_second(admin_client, deliver):
     delivery = deliver("failed")
     shown = text_of(admin_client.get(page("delivery_changelist")))
     at = timezone.localtime(delivery.completed_at)
-    for expected in ("shop.order:7", delivery.event_id, f"{at:%Y-%m-%d %H:%M:%S} CET"):
+    for expected in ("order 7", delivery.event_id, f"{at:%Y-%m-%d %H:%M:%S} CET"):
         assert expected in shown
 
 
@@ -574,20 +732,20 @@ def queries_of(client: Client, url: str) -> int:
 
 
 def overview_of(client: Client) -> str:
-    return text_of(client.get("/admin/django_webhooks/subscription/overview/"))
+    return text_of(client.get("/admin/django_webhooks/overview/"))
 
 
 def test_the_overview_misses_no_worker_where_none_is_needed(
     admin_client, subscription, deliver, configure
 ):
     configure(TASK_BACKEND="django_webhooks.backends.immediate.ImmediateBackend")
-    shown = text_of(admin_client.get(page("overview")))
+    shown = text_of(admin_client.get(page("overview_changelist")))
     assert "no worker needed" in shown
     assert "Start the workers" not in shown
     assert "Something waits" not in shown
     deliver("pending", ago=HOUR)
     Delivery.objects.update(next_attempt_at=timezone.now() - HOUR)
-    shown = text_of(admin_client.get(page("overview")))
+    shown = text_of(admin_client.get(page("overview_changelist")))
     assert "Something waits to be sent." in shown
     assert "webhooks_drain</code>" in shown
 
@@ -633,7 +791,7 @@ def test_the_overview_tells_throughput_failures_and_whom_to_look_after(
     for _ in range(3):
         deliver("succeeded")
     deliver("failed", to=slow, duration_ms=9000)
-    response = admin_client.get("/admin/django_webhooks/subscription/overview/")
+    response = admin_client.get("/admin/django_webhooks/overview/")
     shown = text_of(response)
     assert "<b>25 %</b>" in shown or "<b>25.0 %</b>" in shown
     assert "4 attempts in the last 24 hours" in shown
@@ -643,7 +801,7 @@ def test_the_overview_tells_throughput_failures_and_whom_to_look_after(
 
 
 def test_the_overview_asks_as_much_for_60_as_for_3(admin_client, deliver):
-    url = "/admin/django_webhooks/subscription/overview/"
+    url = "/admin/django_webhooks/overview/"
     for number in range(3):
         deliver("failed", to=Subscription.objects.create(name=f"s{number}", url=URL))
     queries_of(admin_client, url)
@@ -665,10 +823,24 @@ def test_of_very_many_attempts_the_overview_says_since_when_it_counts(
 
 
 def test_the_lists_and_the_index_lead_to_the_overview(admin_client, subscription):
-    url = "/admin/django_webhooks/subscription/overview/"
+    url = "/admin/django_webhooks/overview/"
     for shown in (page("subscription_changelist"), page("delivery_changelist")):
         assert url in text_of(admin_client.get(shown))
-    assert url in text_of(admin_client.get("/admin/django_webhooks/"))
+    for index in ("/admin/", "/admin/django_webhooks/"):
+        assert f'<a href="{url}"' in text_of(admin_client.get(index))
+
+
+def test_the_overview_in_the_index_leaves_nothing_in_the_database(admin_client):
+    admin_client.get("/admin/")
+    assert not ContentType.objects.filter(model="overview").exists()
+    assert not Permission.objects.filter(codename__endswith="overview").exists()
+    assert "overview" not in apps.all_models["django_webhooks"]
+    assert not any("overview" in name for name in connection.introspection.table_names())
+
+
+def test_a_site_that_registers_no_overview_works_without(admin_client, subscription, monkeypatch):
+    monkeypatch.setattr(base, "OVERVIEW", "not_registered")
+    assert admin_client.get(page("subscription_changelist")).status_code == 200
 
 
 # Who may do what
@@ -680,15 +852,15 @@ def test_the_lists_and_the_index_lead_to_the_overview(admin_client, subscription
 )
 def test_the_overview_is_for_those_who_may_see_all_of_it(permissions):
     client = user_with(*permissions)
-    url = "/admin/django_webhooks/subscription/overview/"
+    url = "/admin/django_webhooks/overview/"
     assert client.get(url).status_code == 403
-    for shown in (page("subscription_changelist"), "/admin/django_webhooks/"):
+    for shown in (page("subscription_changelist"), "/admin/", "/admin/django_webhooks/"):
         response = client.get(shown)
         assert response.status_code in (403, 404) or url not in text_of(response)
 
 
 def test_strangers_to_the_admin_are_sent_to_its_login(client):
-    response = client.get("/admin/django_webhooks/subscription/overview/")
+    response = client.get("/admin/django_webhooks/overview/")
     assert response.status_code == 302
     assert "/login/" in response.url
 
@@ -709,6 +881,7 @@ ACTIONS = {
 
 def test_this_file_knows_all_actions():
     assert list(subscriptions.SubscriptionAdmin.page_actions) == ACTIONS["subscription"]
+    assert subscriptions.SubscriptionAdmin.actions[-1] == "delete_selected"  # tested with the page
     assert list(deliveries.DeliveryAdmin.page_actions) == ACTIONS["delivery"]
 
 

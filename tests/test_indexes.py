@@ -159,7 +159,7 @@ def test_lists_of_deliveries_are_answered_by_indexes(large, settings):
         f"{admin}?q=//7.example",
         "/admin/django_webhooks/event/",
         "/admin/django_webhooks/subscription/",
-        "/admin/django_webhooks/subscription/overview/",
+        "/admin/django_webhooks/overview/",
         "/webhooks/deliveries/",
         "/webhooks/deliveries/?status=failed",
         f"/webhooks/deliveries/?subscription={busy.pk}",

@@ -1,27 +1,37 @@
 """What the pages share: actions as buttons, pages that only show, how events are found."""
 
+import logging
 import re
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.paginator import Paginator
-from django.db import models
+from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.text import Truncator
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks.models import Event
+from django_webhooks.admin import display
+from django_webhooks.models import Event, label_of
 from django_webhooks.registry import CHALLENGE_EVENT, TEST_EVENT, registry
+
+logger = logging.getLogger("django_webhooks")
 
 FROM_PAGE = "_from_page"
 
-OVERVIEW = "django_webhooks_overview"
+OVERVIEW = "django_webhooks_overview_changelist"
 """The name of the overview's URL."""
 
 OWN_TYPE_NAMES = {
@@ -32,6 +42,9 @@ OWN_TYPE_NAMES = {
 
 MOST_ROWS = 10_000
 """Rows of a list that can be paged through; beyond them, filter or search."""
+
+SHOWN_NAME = 100
+"""Characters of what an object calls itself."""
 
 
 class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -89,6 +102,33 @@ class PageActionsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return HttpResponseRedirect(self.page_of(chosen))
         return response
 
+    def ask(
+        self, request: HttpRequest, action: str, title: str, subtitle: str, **more: Any
+    ) -> HttpResponse:
+        """A page that asks whether, and how; its form posts the action once more.
+
+        Posted to where it came from, with the filters by which all rows of a list were chosen.
+        """
+        across = request.POST.get("select_across") == "1"
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)[: 1 if across else None]
+        from_page = "" if across or len(chosen) > 1 else FROM_PAGE
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "subtitle": subtitle,
+            "opts": self.opts,
+            "media": self.media,
+            "back": self.page_of(chosen[0]) if from_page else request.get_full_path(),
+            "action": action,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+            "chosen": chosen,
+            "select_across": across,
+            "from_page": from_page,
+            **more,
+        }
+        template = f"admin/django_webhooks/{self.opts.model_name}/{action}.html"
+        return TemplateResponse(request, template, context)
+
     def page_of(self, pk: Any) -> str:
         """The address of an object's page on this very admin site."""
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
@@ -105,11 +145,28 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class ReadOnlyAdmin(PageActionsAdmin):
-    """Rows that nobody writes by hand, and there may be millions."""
+    """Rows that nobody writes by hand, and there may be millions. Each is about an event."""
 
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # they count, too
     paginator = BoundedPaginator
+
+    def event_of(self, obj: Any) -> Any:
+        """The event that a row is about."""
+        raise NotImplementedError
+
+    def get_object(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Remembers what its page, which is not told who asks, calls the subject."""
+        obj = super().get_object(request, *args, **kwargs)
+        if obj is not None:
+            event = self.event_of(obj)
+            found = named_subject(self.admin_site, request, event)
+            event.subject_text, event.subject_url = found
+        return obj
+
+    def get_page_links(self, request: HttpRequest, obj: Any) -> Sequence[tuple[str, str]]:
+        event = self.event_of(obj)
+        return [(event.subject_url, display.subject(event))] if event.subject_url else []
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -138,6 +195,51 @@ class EventTypeFilter(admin.SimpleListFilter):
         return queryset.filter(type=printable(value)) if value else queryset
 
 
+WITHIN: dict[str, tuple[Any, timedelta]] = {
+    "15m": (_("Past 15 minutes"), timedelta(minutes=15)),
+    "1h": (_("Past hour"), timedelta(hours=1)),
+}
+"""What the filter by time offers that is shorter than a day: its value, title and length."""
+
+
+class MomentFilter(admin.DateFieldListFilter):
+    """Django's, and stretches that end whenever the page is asked for, so that it can be reloaded
+    and kept as a bookmark.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        recent = [
+            (title, {self.lookup_kwarg_within: name}) for name, (title, _time) in WITHIN.items()
+        ]
+        self.links: Any = (self.links[0], *recent, *self.links[1:])
+
+    @property
+    def lookup_kwarg_within(self) -> str:
+        return f"{self.field_generic}within"
+
+    def expected_parameters(self) -> list[str | None]:
+        return [*super().expected_parameters(), self.lookup_kwarg_within]
+
+    def queryset(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> models.QuerySet[Any] | None:
+        self.used_parameters.pop(self.lookup_kwarg_within, None)
+        if since := asked_since(request, self.field_path):
+            queryset = queryset.filter(**{self.lookup_kwarg_since: since})
+        return super().queryset(request, queryset)
+
+
+def asked_since(request: HttpRequest, field_path: str) -> datetime | None:
+    """When the stretch begins that the address names; None if it names none."""
+    name = request.GET.get(f"{field_path}__within")
+    if not name:
+        return None
+    if name not in WITHIN:
+        raise IncorrectLookupParameters
+    return timezone.now() - WITHIN[name][1]
+
+
 # Where things are, for whom
 
 
@@ -152,8 +254,12 @@ def may_see_overview(request: HttpRequest) -> bool:
 
 
 def overview_url(site: Any, request: HttpRequest) -> str:
-    """The address of the overview; empty for those who may not see it."""
-    return reverse(f"admin:{OVERVIEW}", current_app=site.name) if may_see_overview(request) else ""
+    """The address of the overview; empty for those who may not see it, and on a site without."""
+    try:
+        url = reverse(f"admin:{OVERVIEW}", current_app=site.name)
+    except NoReverseMatch:
+        return ""
+    return url if may_see_overview(request) else ""
 
 
 def subject_url(site: Any, request: HttpRequest, event: Event) -> str:
@@ -173,6 +279,23 @@ def subject_url(site: Any, request: HttpRequest, event: Event) -> str:
         return ""
 
 
+def named_subject(site: Any, request: HttpRequest, event: Event) -> tuple[str, str]:
+    """ "order 7: A-100" and its address, as far as this user may see it; "order 7 (deleted)"."""
+    text, url = display.subject(event), subject_url(site, request, event)
+    if not url:
+        return text, ""
+    own = site.get_model_admin(apps.get_model(event.subject_type))
+    try:
+        # Should a query of the project fail, it must not take that of the page with it.
+        with transaction.atomic(using=event._state.db):
+            if found := own.get_object(request, event.subject_id):
+                return f"{text}: {Truncator(str(found)).chars(SHOWN_NAME)}", url
+            return (text if event.subject else gettext("%s (deleted)") % text), ""
+    except Exception:  # what its own admin and its name do is the project's code
+        logger.exception("The subject of %s can't be named.", event.pk)
+        return text, url
+
+
 # How events are found
 
 
@@ -186,7 +309,9 @@ FOUND_EVENTS = 1000
 
 OBJECT = re.compile(r"(\w+\.\w+)(?::|\s+)(\S.*)")
 
-SEARCH_HELP = _("An event's id (evt_…), an object (shop.order:7), or an object's key alone (7).")
+SEARCH_HELP = _(
+    "An event's id (evt_…), an object (order 7, or shop.order:7), or an object's key alone (7)."
+)
 
 
 def find_events(term: str) -> models.QuerySet[Event]:
@@ -196,4 +321,14 @@ def find_events(term: str) -> models.QuerySet[Event]:
         return events.filter(subject_type=found[1].lower(), subject_id=found[2])
     if term.startswith("evt_"):
         return events.filter(pk=term)
-    return events.filter(subject_id=term)
+    return events.filter(_named(term) | models.Q(subject_id=term))
+
+
+def _named(term: str) -> models.Q:
+    """The objects that lists would show as `term`: "order 7" is that of each model so called."""
+    found = models.Q(pk__in=[])
+    for model in apps.get_models():
+        name = f"{model._meta.verbose_name} "
+        if term.lower().startswith(name.lower()):
+            found |= models.Q(subject_type=label_of(model), subject_id=term[len(name) :].strip())
+    return found

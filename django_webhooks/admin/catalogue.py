@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django_webhooks import conditions
 from django_webhooks.conditions import Operator
 from django_webhooks.fields import Described, fields_of
-from django_webhooks.registry import EventType, patterns_of, registry
+from django_webhooks.registry import UPDATED, EventType, patterns_of, registry
 
 CHOICE = "choice"
 """To the builder, a field with choices is of a kind of its own."""
@@ -47,6 +47,7 @@ def describe_catalogue(described: Described | None = None) -> dict[str, Any]:
         patterns[pattern] = {
             "description": _describe_pattern(pattern, types),
             "shapes": sorted({numbers[each.type] for each in types}),
+            "looksBack": any(each.action == UPDATED for each in types),
             "objects": [(each.type, capfirst(each.label)) for each in types if each.webhook],
         }
     return {
@@ -99,13 +100,14 @@ def _ways(kind: str, operators: Mapping[str, Operator]) -> list[dict[str, Any]]:
     ways: list[dict[str, Any]] = []
     for name, each in operators.items():
         words = each.words(moments=moments)
+        way = {"op": name, "words": words, "takes": each.takes, "looksBack": each.looks_back}
         if each.takes == "flag":
-            ways.append({"op": name, "words": words, "takes": "nothing"})
             no = each.words(negated=True, moments=moments)
-            ways.append({"op": name, "words": no, "takes": "nothing", "value": False})
+            ways.append({**way, "takes": "nothing"})
+            ways.append({**way, "words": no, "takes": "nothing", "value": False})
             continue
-        ways.append({"op": name, "words": words, "takes": each.takes})
+        ways.append(way)
         if each.takes == "scalar_or_null":
-            nothing = {"op": name, "words": f"{words} {_('null')}", "takes": "nothing"}
-            ways.append({**nothing, "value": None})
+            null = {"words": f"{words} {_('null')}", "takes": "nothing", "value": None}
+            ways.append({**way, **null})
     return ways

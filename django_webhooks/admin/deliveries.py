@@ -6,6 +6,7 @@ newest `MOST_ROWS`.
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,17 +31,19 @@ from django_webhooks.admin.base import (
     MOST_ROWS,
     SEARCH_HELP,
     EventTypeFilter,
+    MomentFilter,
     ReadOnlyAdmin,
+    asked_since,
     find_events,
     has_any,
     printable,
-    subject_url,
 )
 from django_webhooks.admin.endpoints import STOPPED
 from django_webhooks.admin.mends import Explanation, explain
 from django_webhooks.admin.why import how_it_matched
 from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.outbox import redeliver
+from django_webhooks.registry import OWN_TYPES
 
 SEARCHED = 1000
 """Subscriptions whose deliveries are searched for."""
@@ -74,6 +77,8 @@ class DeliveryEventTypeFilter(EventTypeFilter):
                     events = events.filter(**{f"occurred_at__{limit}": moment})
                 except (ValueError, ValidationError) as error:
                     raise IncorrectLookupParameters(error) from error
+        if since := asked_since(request, "event__occurred_at"):
+            events = events.filter(occurred_at__gte=since)
         moments = events.order_by("-occurred_at").values_list("occurred_at", flat=True)
         found = queryset.filter(event__type=printable(value))
         oldest = list(moments[MOST_ROWS : MOST_ROWS + 1])
@@ -203,7 +208,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         ErrorFilter,
         ("subscription", SubscriptionFilter),
         DeliveryEventTypeFilter,
-        "event__occurred_at",
+        ("event__occurred_at", MomentFilter),
     ]
     sortable_by = ()  # no index would help: the newest come first
     search_fields = ["event__id__exact"]
@@ -213,29 +218,21 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_select_related = ["event", "subscription"]
     page_actions = ("redeliver",)
     actions = page_actions
-    fieldsets = [
-        (
-            None,
-            {
-                "fields": [
-                    "status_badge",
-                    "why_so",
-                    "event",
-                    "subject",
-                    "subscription",
-                    "matched",
-                    "how_it_matched",
-                    "attempt_count",
-                    "next_attempt",
-                ]
-            },
-        ),
+    readonly_fields = [
+        "status_badge",
+        "why_so",
+        "subject",
+        "matched_rule",
+        "how_it_matched",
+        "next_attempt",
     ]
-    readonly_fields = ["status_badge", "why_so", "subject", "how_it_matched", "next_attempt"]
 
     class Media:
         css = {"all": ["django_webhooks/rules.css"]}
         js = ["django_webhooks/copy.js"]
+
+    def event_of(self, obj: Delivery) -> Event:
+        return obj.event
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         rows = super().get_queryset(request).select_related("event", "subscription")
@@ -297,6 +294,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     # The page
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        how = ["how_it_matched"] if obj and obj.matched else []
+        about = ["status_badge", "why_so", "event", "subject", "subscription", "matched_rule", *how]
+        return [(None, {"fields": [*about, "attempt_count", "next_attempt"]})]
+
     @admin.display(description=_("status"))
     def status_badge(self, delivery: Delivery) -> SafeString:
         return display.badge(delivery.status, delivery.get_status_display())
@@ -306,8 +308,12 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return delivery.reason or "-"
 
     @admin.display(description=_("subject"))
-    def subject(self, delivery: Delivery) -> str:
-        return display.subject(delivery.event) or "-"
+    def subject(self, delivery: Any) -> str:
+        return delivery.event.subject_text or "-"
+
+    @admin.display(description=_("matched rule"))
+    def matched_rule(self, delivery: Delivery) -> str:
+        return display.matched(delivery) or "-"
 
     @admin.display(description=_("next attempt"))
     def next_attempt(self, delivery: Delivery) -> str:
@@ -317,12 +323,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return self.page_actions if obj.subscription_id and not obj.lease_token else []
 
     @admin.display(description=_("how it matched"))
-    def how_it_matched(self, delivery: Delivery) -> str:
-        return how_it_matched(delivery) if delivery.matched else "-"
-
-    def get_page_links(self, request: HttpRequest, obj: Delivery) -> Sequence[tuple[str, str]]:
-        url = subject_url(self.admin_site, request, obj.event)
-        return [(url, display.subject(obj.event))] if url else []
+    def how_it_matched(self, delivery: Delivery) -> SafeString:
+        return how_it_matched(delivery)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -348,9 +350,17 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return has_any(request, "delivery", "change")
 
     @admin.action(description=_("Redeliver"), permissions=["redeliver"])
-    def redeliver(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+    def redeliver(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> HttpResponse | None:
+        """Asks first if some have arrived already: their receivers may act on them twice."""
         chosen = list(queryset[:MOST_ROWS])  # as many as the list can show
         free = [each for each in chosen if each.subscription_id and not each.lease_token]
+        counts = Counter(each.status for each in free)
+        if counts[Status.SUCCEEDED] and "confirmed" not in request.POST:
+            subtitle = str(chosen[0]) if len(chosen) == 1 else ""
+            more = {"counts": counts, "skipped": len(chosen) - len(free), "total": len(free)}
+            return self.ask(request, "redeliver", gettext("Redeliver"), subtitle, **more)
         sent = redeliver(free)
         assert request.user.pk is not None
         LogEntry.objects.log_actions(request.user.pk, free, CHANGE, gettext("Redelivered."))
@@ -373,6 +383,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
                 skipped,
             )
             self.message_user(request, text % {"count": skipped}, messages.WARNING)
+        return None
 
 
 # What the page shows of a delivery
@@ -392,11 +403,11 @@ class Step:
 def timeline(delivery: Delivery, attempts: Sequence[Attempt]) -> list[Step]:
     """From the event to what is next, oldest first; `attempts` are those shown, newest first."""
     event = delivery.event
-    matched = delivery.matched and gettext("Matched: %s") % delivery.matched
-    steps = [
-        Step(_moment(event.occurred_at), "", gettext("Event"), event.type),
-        Step(_moment(delivery.created_at), "", gettext("Compared with the rules"), matched),
-    ]
+    steps = [Step(_moment(event.occurred_at), "", gettext("Event"), event.type)]
+    if event.type not in OWN_TYPES:
+        matched = delivery.matched and gettext("Matched: %s") % delivery.matched
+        compared = gettext("Compared with the rules")
+        steps.append(Step(_moment(delivery.created_at), "", compared, matched))
     for attempt in reversed(attempts):
         if attempt.is_first and attempt.number > 1:
             steps.append(Step("", "", gettext("Redelivered"), gettext("A new round begins.")))

@@ -5,15 +5,20 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.apps import apps
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
 
 from django_webhooks import payloads
-from django_webhooks.models import Event
+from django_webhooks.models import Delivery, Event
+from django_webhooks.registry import CHALLENGE_EVENT, TEST_EVENT
+
+OWN_TYPE_TEXTS = {TEST_EVENT: _("a test event"), CHALLENGE_EVENT: _("a challenge")}
 
 MAX_LEVELS, MOST_TIMES = 32, 10
 """JSON that is nested deeper, or that indenting makes so many times as long, is shown as it is."""
@@ -160,8 +165,23 @@ def two_lines(text: Any, quiet: Any) -> SafeString:
 
 
 def subject(event: Event) -> str:
-    """The object that an event is about, as the search takes it: "shop.order:7"."""
-    return f"{event.subject_type}:{event.subject_id}" if event.subject_id else ""
+    """The object that an event is about: "order 7", or "shop.order:7" of a model that is gone.
+
+    Nothing is looked up: the object may be gone, too. The search takes both.
+    """
+    if not event.subject_id:
+        return ""
+    try:
+        model = apps.get_model(event.subject_type)
+    except (LookupError, ValueError):
+        return f"{event.subject_type}:{event.subject_id}"
+    return f"{model._meta.verbose_name} {event.subject_id}"
+
+
+def matched(delivery: Delivery) -> str:
+    """The rule that made it, as it read; of what the app sends itself, what that is."""
+    own = OWN_TYPE_TEXTS.get(delivery.event.type)
+    return gettext("none: it is %s, which goes past the rules") % own if own else delivery.matched
 
 
 def badge(kind: str, label: Any) -> SafeString:

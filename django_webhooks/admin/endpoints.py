@@ -153,6 +153,8 @@ def _reasons(subscription: Subscription) -> list[str]:
 
 def _mend_of_disabled(subscription: Subscription) -> str:
     """What to do, by what disabled it."""
+    if subscription.owner_id is None and subscription.locked and not subscription.challenge:
+        return gettext("Staff disabled it. Resume it when that is over.")
     if subscription.locked and subscription.challenge:
         return gettext(
             "Staff disabled it: its owner can't resume it. Nor has its endpoint answered a "

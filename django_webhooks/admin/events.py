@@ -1,6 +1,5 @@
 """Events: what happened, to whom it was delivered, and for each rule why it fired or did not."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -16,10 +15,10 @@ from django_webhooks.admin.base import (
     FOUND_EVENTS,
     SEARCH_HELP,
     EventTypeFilter,
+    MomentFilter,
     ReadOnlyAdmin,
     find_events,
     has_any,
-    subject_url,
 )
 from django_webhooks.admin.why import SHOWN_RULES, why
 from django_webhooks.models import Event
@@ -38,7 +37,11 @@ HELP_TEXTS = {
 
 class EventAdmin(ReadOnlyAdmin):
     list_display = ["type_and_id", "about", "whose", "occurred", "problem"]
-    list_filter = [EventTypeFilter, "occurred_at", ("error", admin.EmptyFieldListFilter)]
+    list_filter = [
+        EventTypeFilter,
+        ("occurred_at", MomentFilter),
+        ("error", admin.EmptyFieldListFilter),
+    ]
     sortable_by = ("occurred",)  # no index would help with the others
     search_fields = ["id__exact"]
     search_help_text = SEARCH_HELP
@@ -56,6 +59,9 @@ class EventAdmin(ReadOnlyAdmin):
     class Media:
         css = {"all": ["django_webhooks/rules.css"]}
 
+    def event_of(self, obj: Event) -> Event:
+        return obj
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # The join answers None for an owner who is gone, where a lookup would raise.
         rows = super().get_queryset(request).select_related("owner")
@@ -69,10 +75,6 @@ class EventAdmin(ReadOnlyAdmin):
             return queryset, False
         found = find_events(term).values_list("pk", flat=True)[:FOUND_EVENTS]
         return queryset.filter(pk__in=list(found)), False
-
-    def get_page_links(self, request: HttpRequest, obj: Event) -> Sequence[tuple[str, str]]:
-        url = subject_url(self.admin_site, request, obj)
-        return [(url, display.subject(obj))] if url else []
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         trouble = ["error"] if obj and obj.error else []
@@ -90,7 +92,8 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("subject"))
     def about(self, event: Event) -> str:
-        return display.subject(event) or "-"
+        """On its own page with the object's name."""
+        return getattr(event, "subject_text", display.subject(event)) or "-"
 
     @admin.display(description=_("occurred"), ordering="occurred_at")
     def occurred(self, event: Event) -> str:
@@ -136,7 +139,7 @@ class EventAdmin(ReadOnlyAdmin):
             "may_see_rules": may_see_rules,
             "is_past_rules": event.type in OWN_TYPES,
             "deliveries": [
-                (each, display.badge(each.status, each.get_status_display()))
+                (each, display.badge(each.status, each.get_status_display()), display.matched(each))
                 for each in found[:SHOWN_DELIVERIES]
             ],
             "more_deliveries": len(found) > SHOWN_DELIVERIES,

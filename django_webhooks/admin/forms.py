@@ -10,18 +10,56 @@ from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from django_webhooks import conditions
 from django_webhooks.admin.catalogue import pattern_choices
+from django_webhooks.delivery import MASKED
 from django_webhooks.exceptions import ConditionError
-from django_webhooks.fields import Described, Doubt, doubts, find_misfits
+from django_webhooks.fields import Described, Doubt, doubts, find_misfits, labels_of
 from django_webhooks.models import Rule, Subscription
 from django_webhooks.registry import registry
 
 FIRST_YEAR = 2000
 
 MAX_JSON_LENGTH = 200_000
+
+
+HEADER_TEXTS = {
+    "headers": _("Headers"),
+    "header": _("Header %s"),
+    "name": _("name"),
+    "value": _("value"),
+    "namePlaceholder": _("Name, such as Authorization"),
+    "valuePlaceholder": _("Value"),
+    "keptPlaceholder": _("%s stays as it is") % MASKED,
+    "none": _("No headers of your own are sent."),
+    "add": _("Add a header"),
+    "added": _("Added."),
+    "remove": _("Remove"),
+    "removed": _("Removed."),
+    "asJson": _("Edit as JSON"),
+    "asForm": _("Edit as a form"),
+    "notRows": _("Only an object of texts can be edited as a form: mend it, or empty it."),
+}
+"""What the rows of headers say."""
+
+
+class Once(json.JSONDecoder):
+    """Refuses a name that is there twice, of which JSON would keep the last."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, object_pairs_hook=self._once)
+
+    def _once(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                message = _("“%(name)s” is there twice: keep one.")
+                raise ValidationError(message, code="twice", params={"name": name})
+            found[name] = value
+        return found
 
 
 class JSONObjectField(forms.JSONField):
@@ -39,7 +77,7 @@ class JSONObjectField(forms.JSONField):
     def __init__(self, *, empty: Any, rows: int = 4, **kwargs: Any) -> None:
         attrs = {"rows": rows, "class": "vLargeTextField webhooks-json", "spellcheck": "false"}
         kwargs.setdefault("widget", AdminTextareaWidget(attrs=attrs))
-        super().__init__(required=False, max_length=MAX_JSON_LENGTH, **kwargs)
+        super().__init__(required=False, max_length=MAX_JSON_LENGTH, decoder=Once, **kwargs)
         self.empty = empty
 
     def to_python(self, value: Any) -> Any:
@@ -63,6 +101,15 @@ class JSONObjectField(forms.JSONField):
         return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
 
 
+class HeadersWidget(AdminTextareaWidget):
+    """The text area that rows of names and values stand in for, with what these say."""
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        texts = {key: str(text) for key, text in HEADER_TEXTS.items()}
+        told = {"data-texts": json.dumps(texts), "data-masked": MASKED}
+        return super().get_context(name, value, {**(attrs or {}), **told})
+
+
 class ModelErrorsForm(forms.ModelForm):  # type: ignore[type-arg]
     """Leaves out what the model says of a field that could not even be read."""
 
@@ -79,12 +126,19 @@ class ModelErrorsForm(forms.ModelForm):  # type: ignore[type-arg]
 
 class SubscriptionForm(ModelErrorsForm):
     headers = JSONObjectField(
-        label=_("Replace headers"),
+        label=_("Headers"),
         empty=None,
-        rows=3,
-        help_text=_(
-            'All of them, as in {"Authorization": "Bearer …"}. They are never shown again. '
-            "Empty keeps what is there; {} removes all."
+        widget=HeadersWidget(
+            attrs={
+                "rows": 3,
+                "class": "vLargeTextField webhooks-json webhooks-headers",
+                "spellcheck": "false",
+            }
+        ),
+        help_text=format_lazy(
+            "{} {}",
+            _('Sent with each request, as in {"Authorization": "Bearer …"}.'),
+            _("A value is never shown again: %s stands for it, and keeps it.") % MASKED,
         ),
     )
 
@@ -109,20 +163,22 @@ class SubscriptionForm(ModelErrorsForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.initial["headers"] = None  # written, never read
+        headers = self.instance.headers
+        self.kept = headers if isinstance(headers, dict) else {}  # else they can't be read
+        self.initial["headers"] = dict.fromkeys(self.kept, MASKED) or None  # written, never read
 
     def clean_headers(self) -> Any:
         typed = self.cleaned_data["headers"]
-        return self.instance.headers if typed is None else typed
+        if typed is None:
+            return self.instance.headers
+        missing = [name for name in typed if typed[name] == MASKED and name not in self.kept]
+        if missing:
+            message = _("Enter the value of %s: there is none yet.")
+            raise ValidationError([message % name for name in missing])
+        return {name: self.kept[name] if typed[name] == MASKED else typed[name] for name in typed}
 
 
 class NewSubscriptionForm(SubscriptionForm):
-    headers = JSONObjectField(
-        label=_("Headers"),
-        empty=None,
-        rows=3,
-        help_text=_('As in {"Authorization": "Bearer …"}. Their values are never shown again.'),
-    )
     secret = forms.CharField(
         label=_("Secret"),
         required=False,
@@ -150,8 +206,6 @@ class NewSubscriptionForm(SubscriptionForm):
 class TriedSubscriptionForm(SubscriptionForm):
     """As much of a subscription as is posted with a trial; of the rest nothing is said."""
 
-    headers = JSONObjectField(label=_("Headers"), empty=None)
-
     def add_error(self, field: str | None, error: Any) -> None:
         if field is None and hasattr(error, "error_dict"):
             own = {name: each for name, each in error.error_dict.items() if name in self.fields}
@@ -168,13 +222,12 @@ class TriedSubscriptionForm(SubscriptionForm):
 
 
 class DisableForm(forms.Form):
-    """Why staff stop a subscription; its owner reads it."""
+    """Why staff stop a subscription; its owner, if it has one, reads it."""
 
     reason = forms.CharField(
         label=_("Because"),
         max_length=Subscription._meta.get_field("disabled_reason").max_length,
         widget=forms.TextInput(attrs={"class": "vTextField", "autofocus": True}),
-        help_text=_("The owner reads this, and can't resume it."),
     )
 
 
@@ -236,7 +289,8 @@ class RuleForm(ModelErrorsForm):
 
     def __init__(self, *args: Any, described: Described | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.described = described
+        self.described = {} if described is None else described
+        self.instance.label = self._label
         self.wrong: dict[str, ConditionError] = {}  # by what the page says
         self.fields["conditions"].widget.judge = self.judge
 
@@ -257,6 +311,9 @@ class RuleForm(ModelErrorsForm):
             for error in find_misfits(tree, registry.matching(pattern), self.described):
                 self.add_error("conditions", self._misplaced(error))
         return cleaned
+
+    def _label(self, path: str) -> str:
+        return labels_of(registry.matching(self.instance.event_type), self.described)(path)
 
     def _misplaced(self, error: ConditionError) -> str:
         self.wrong[str(error)] = error

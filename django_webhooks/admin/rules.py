@@ -29,7 +29,7 @@ from django_webhooks.admin.catalogue import describe_catalogue
 from django_webhooks.admin.forms import RuleForm, TriedSubscriptionForm
 from django_webhooks.admin.rehearsal import rehearse
 from django_webhooks.admin.why import show, show_conditions
-from django_webhooks.fields import ENTER, Described, Doubt, doubts
+from django_webhooks.fields import ENTER, Described, Doubt, doubts, labels_of
 from django_webhooks.models import Event, Rule, Subscription
 from django_webhooks.registry import EventType, registry
 
@@ -230,6 +230,7 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
         for rule in Rule.objects.filter(subscription=form.instance).order_by("pk"):
             types = registry.matching(rule.event_type)
             found = [*doubts(rule.event_type, rule.conditions, types)]
+            rule.label = labels_of(types)
             if found:
                 messages.warning(request, self._warning(rule, found))
 
@@ -313,7 +314,7 @@ class RuleViews(admin.ModelAdmin):  # type: ignore[type-arg]
     def _verdicts(self, rule: Rule, events: Any) -> list[Any]:
         verdicts = fanout.judge(rule.conditions, events)
         return [
-            (event, display.moment(event.occurred_at), show([verdict]))
+            (event, display.subject(event), display.moment(event.occurred_at), show([verdict]))
             for event, verdict in zip(events, verdicts, strict=True)
         ]
 

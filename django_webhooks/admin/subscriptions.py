@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.actions import delete_selected
 from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.html import format_html, format_html_join
@@ -24,8 +24,8 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_webhooks.admin import endpoints, overview
-from django_webhooks.admin.base import FROM_PAGE, OVERVIEW, PageActionsAdmin, has_any
+from django_webhooks.admin import endpoints
+from django_webhooks.admin.base import PageActionsAdmin, has_any
 from django_webhooks.admin.display import age, copy_button, count, moment, plain_moment, two_lines
 from django_webhooks.admin.forms import (
     DisableForm,
@@ -35,6 +35,7 @@ from django_webhooks.admin.forms import (
 )
 from django_webhooks.admin.rules import RuleInline, RuleViews
 from django_webhooks.encryption import Unreadable
+from django_webhooks.fields import Described, labels_of
 from django_webhooks.models import Delivery, Subscription
 from django_webhooks.outbox import (
     MOST_AT_ONCE,
@@ -44,6 +45,7 @@ from django_webhooks.outbox import (
     recover,
     waiting_of,
 )
+from django_webhooks.registry import registry
 
 NEW_SECRET = "django_webhooks_new_secret_of"  # noqa: S105
 
@@ -102,14 +104,13 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
         "recover",
         "cancel_waiting",
     )
-    actions = page_actions
+    actions = (*page_actions, "delete_selected")
 
     class Media:
-        js = [f"django_webhooks/{name}.js" for name in ("errors", "copy")]
-
-    def get_urls(self) -> list[Any]:
-        view = overview.make_view(self.admin_site)
-        return [path("overview/", view, name=OVERVIEW), *super().get_urls()]
+        js = [
+            f"django_webhooks/{name}.js"
+            for name in ("rule-tree", "rule-values", "headers", "errors", "copy")
+        ]
 
     # The list
 
@@ -170,9 +171,9 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
                 (None, {"fields": basics}),
                 (_("Requests"), {"fields": ["signature", "secret", "headers", *limits]}),
             ]
-        headers = ["header_names"]
-        if self.has_change_permission(request, obj):  # else all is shown, and these must not be
-            headers.append("headers")
+        may_change = self.has_change_permission(request, obj)  # else all is shown as it is
+        is_told = not may_change or isinstance(obj.headers, Unreadable)
+        headers = [*(["header_names"] if is_told else []), *(["headers"] if may_change else [])]
         keys = ["signature", "secret_state", *(["public_keys"] if obj.public_keys else [])]
         return [
             (None, {"fields": basics}),
@@ -423,22 +424,8 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     def _ask(
         self, request: HttpRequest, action: str, title: str, subscription: Subscription, **more: Any
     ) -> HttpResponse:
-        """A page that asks whether, and how; its form posts the action once more."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "subtitle": str(subscription),
-            "opts": self.opts,
-            "media": self.media,
-            "subscription": subscription,
-            "page": self.page_of(subscription.pk),
-            "action": action,
-            "action_checkbox_name": ACTION_CHECKBOX_NAME,
-            "from_page": FROM_PAGE,
-            **more,
-        }
-        return TemplateResponse(
-            request, f"admin/django_webhooks/subscription/{action}.html", context
+        return self.ask(
+            request, action, title, str(subscription), subscription=subscription, **more
         )
 
     def _change_status(
@@ -460,6 +447,21 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             self.message_user(request, text % {"count": count}, messages.SUCCESS)
         else:
             self.message_user(request, otherwise, messages.WARNING)
+
+    # Deleting, which says what becomes of the deliveries
+
+    def render_delete_form(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+        return super().render_delete_form(request, context | _aftermath([context["object"]]))
+
+    @admin.action(description=_("Delete selected %(verbose_name_plural)s"), permissions=["delete"])
+    def delete_selected(
+        self, request: HttpRequest, queryset: models.QuerySet[Any]
+    ) -> HttpResponse | None:
+        chosen = list(queryset)
+        response = delete_selected(self, request, queryset)
+        if isinstance(response, TemplateResponse) and response.context_data is not None:
+            response.context_data |= _aftermath(chosen)
+        return response
 
     # The secret, once
 
@@ -483,7 +485,10 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return self._show_new_secret(request, super().changelist_view(request, extra_context))
+        response = super().changelist_view(request, extra_context)
+        if cl := (getattr(response, "context_data", None) or {}).get("cl"):
+            _label_rules(cl.result_list)
+        return self._show_new_secret(request, response)
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return self._show_new_secret(request, super().changeform_view(request, *args, **kwargs))
@@ -498,6 +503,14 @@ class SubscriptionAdmin(RuleViews, PageActionsAdmin):
             if subscription and may and _digest_of(subscription) == digest:
                 messages.success(request, _secret_message(subscription))
         return response
+
+
+def _label_rules(subscriptions: Iterable[Subscription]) -> None:
+    """Lets their sentences call fields what people call them; each type is described once."""
+    described: Described = {}
+    for subscription in subscriptions:
+        for rule in subscription.rules.all():  # as they were fetched with the list
+            rule.label = labels_of(registry.matching(rule.event_type), described)
 
 
 def _promise_secret(request: HttpRequest, subscription: Subscription) -> None:
@@ -535,6 +548,17 @@ def _counted(rows: models.QuerySet[Delivery]) -> dict[str, Any]:
     """How many a page is to ask about; more than `MOST_AT_ONCE` are not counted."""
     number = rows.order_by()[:MOST_AT_ONCE].count()
     return {"count": number, "count_text": count(number, MOST_AT_ONCE), "most": MOST_AT_ONCE}
+
+
+def _aftermath(subscriptions: Sequence[Subscription]) -> dict[str, Any]:
+    """What becomes of their deliveries when they are deleted, for `aftermath.html`."""
+    rows = Delivery.objects.filter(subscription__in=subscriptions)
+    pending = rows.pending()
+    return {
+        "waiting": _counted(pending.filter(lease_token__isnull=True)),
+        "flying": _counted(pending.in_flight()),
+        "history": _counted(rows),
+    }
 
 
 def _last(status: str) -> models.Subquery:

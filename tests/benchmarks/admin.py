@@ -50,7 +50,9 @@ def fill() -> tuple[Subscription, Subscription]:
     ids = list(failed.values_list("pk", flat=True))
     for at in range(0, len(ids), 500):
         some = ids[at : at + 500]
-        Delivery.objects.filter(pk__in=some).update(status="failed", reason="HTTP 503")
+        Delivery.objects.filter(pk__in=some).update(
+            status="failed", reason="HTTP 503", status_code=503
+        )
         Attempt.objects.filter(delivery__in=some).update(error="status", status_code=503)
     rare = list(Event.objects.order_by("occurred_at").values_list("pk", flat=True)[:300])
     Event.objects.filter(pk__in=rare).update(type="shop.order.created")
@@ -71,7 +73,7 @@ def main() -> None:
         of_type = f"{DELIVERIES}?event_type=shop.order."
         today = quote(timezone.now().replace(hour=0, minute=0).isoformat())
         for name, url in {
-            "overview": f"{SUBSCRIPTIONS}overview/",
+            "overview": "/admin/django_webhooks/overview/",
             "subscriptions": SUBSCRIPTIONS,
             "a busy subscription": f"{SUBSCRIPTIONS}{busy.pk}/change/",
             "another subscription": f"{SUBSCRIPTIONS}{other.pk}/change/",
@@ -81,6 +83,9 @@ def main() -> None:
             "…, succeeded": f"{DELIVERIES}?status__exact=succeeded",
             "…, HTTP 503": f"{DELIVERIES}?error=HTTP+503",
             "…, timeout (none)": f"{DELIVERIES}?error=timeout",
+            "…, answered 503": f"{DELIVERIES}?http=503",
+            "…, past hour": f"{DELIVERIES}?event__occurred_at__within=1h",
+            "…, past hour and type": f"{of_type}updated&event__occurred_at__within=1h",
             "…, busy subscription": f"{DELIVERIES}?subscription__id__exact={busy.pk}",
             "…, other subscription": f"{DELIVERIES}?subscription__id__exact={other.pk}",
             "…, common type": f"{of_type}updated",
@@ -90,11 +95,13 @@ def main() -> None:
             "…, today and type": f"{of_type}updated&event__occurred_at__gte={today}",
             "…, event's id": f"{DELIVERIES}?q={delivery.event_id}",
             "…, object": f"{DELIVERIES}?q=shop.order:1",
+            "…, object in words": f"{DELIVERIES}?q=order+1",
             "…, URL of all": f"{DELIVERIES}?q=example.com",
             "…, URL of the busy": f"{DELIVERIES}?q=//0.example",
             "…, nothing found": f"{DELIVERIES}?q=nothing",
             "a delivery": f"{DELIVERIES}{delivery.pk}/change/",
             "events": EVENTS,
+            "events, past hour": f"{EVENTS}?occurred_at__within=1h",
             "events, common type": f"{EVENTS}?event_type=shop.order.updated",
         }.items():
             measure(client, name, url)

@@ -89,6 +89,10 @@ class Condition:
         return self.place.get_by_role("button", name=f"{name}: {self.name}", exact=True)
 
 
+def rules(page: Page) -> Locator:
+    return page.locator("#rules-group")
+
+
 def event_type(page: Page) -> Locator:
     return page.locator("#id_rules-0-event_type")
 
@@ -232,7 +236,7 @@ def test_without_an_event_type_there_is_nothing_to_choose_from_and_it_says_so(
     page, transactional_db
 ):
     page.goto(ADD)
-    builder = page.locator(".webhooks-builder")
+    builder = rules(page).locator(".webhooks-builder")
     expect(builder).to_contain_text("Choose an event type first")
     expect(builder).not_to_contain_text("No conditions")
     expect(page.get_by_role("button", name="Add a condition")).to_be_disabled()
@@ -284,7 +288,7 @@ def test_conditions_are_moved_grouped_and_removed_and_the_focus_stays_near(page,
     condition(page, "1").button("Move down").click()
     assert tree() == {"all": [two, one, three]}
     expect(condition(page, "2").button("Move down")).to_be_focused()
-    expect(page.locator("[role=status]").first).to_have_text("Moved down.")
+    expect(rules(page).locator("[role=status]").first).to_have_text("Moved down.")
     condition(page, "3").button("Put into a group").click()
     assert tree() == {"all": [two, one, {"any": [three]}]}
     condition(page, "2").button("Move down").click()
@@ -415,19 +419,19 @@ def test_each_kind_of_field_says_what_it_takes(page, subscription, field, typed,
 def test_the_json_view_shows_the_same_tree_both_ways(page, subscription):
     subscription.rules.create(event_type="shop.order.updated", conditions=TREE)
     page.goto(change_page(subscription))
-    page.get_by_role("button", name="Edit as JSON").click()
+    rules(page).get_by_role("button", name="Edit as JSON").click()
     area = as_json(page)
     expect(area).to_be_focused()
     assert json.loads(area.input_value()) == TREE
     area.fill(json.dumps({"all": [BIG, {"any": [PAID]}]}))
-    page.get_by_role("button", name="Edit as a form").click()
+    rules(page).get_by_role("button", name="Edit as a form").click()
     expect(condition(page, "1").part("value")).to_have_value("1000")
     expect(condition(page, "2.1").part("value")).to_have_value("paid")
-    page.get_by_role("button", name="Edit as JSON").click()
+    rules(page).get_by_role("button", name="Edit as JSON").click()
     area.fill(json.dumps({"all": [BIG, {"field": "x", "op": "like"}]}))
     expect(page.get_by_text("all[1].op: 'like' is not an operator")).to_be_visible()
     area.fill('{"all": [')
-    page.get_by_role("button", name="Edit as a form").click()
+    rules(page).get_by_role("button", name="Edit as a form").click()
     expect(page.get_by_text("This is not valid JSON")).to_be_visible()
     expect(area).to_have_value('{"all": [')
 
@@ -467,7 +471,7 @@ def test_what_the_builder_does_not_know_is_shown_and_kept(page, subscription):
     assert condition(page, "1").part("field").input_value() == "a"
     expect(condition(page, "1").place).to_contain_text("like (not an operator)")
     expect(condition(page, "2").place).to_contain_text('{"and":[1]}')
-    page.get_by_role("button", name="Edit as JSON").click()
+    rules(page).get_by_role("button", name="Edit as JSON").click()
     assert json.loads(as_json(page).input_value()) == odd
 
 
@@ -521,6 +525,29 @@ def test_choices_are_offered_by_what_they_are_called(page, subscription, monkeyp
     assert tree == {"field": "status", "op": "eq", "value": "P"}
 
 
+def test_on_a_phone_what_no_sign_tells_has_words(open_page, staff, subscription):
+    subscription.rules.create(event_type="shop.order.*", conditions={"all": [BIG, BIG]})
+    page = open_page(staff, width=NARROW)
+    page.goto(change_page(subscription))
+    expect(condition(page, "1").button("Put into a group").locator("span")).to_be_visible()
+    assert fits(page)
+    wide = open_page(staff)
+    wide.goto(change_page(subscription))
+    expect(condition(wide, "1").button("Put into a group").locator("span")).to_be_hidden()
+
+
+def test_fields_are_offered_by_what_they_are_called(page, subscription, monkeypatch):
+    monkeypatch.setattr(Order._meta.get_field("total"), "verbose_name", "sum with tax")
+    subscription.rules.create(event_type="shop.order.updated", conditions=BIG)
+    page.goto(change_page(subscription))
+    field = condition(page, "1").part("field")
+    expect(field.locator("option:checked")).to_have_text("sum with tax (total)")
+    field.select_option("number")
+    field.select_option("sum with tax (total)")
+    expect(page.locator(".webhooks-sentence")).to_contain_text("sum with tax is at least")
+    assert json.loads(as_json(page).input_value())["field"] == "total"
+
+
 def test_only_operators_that_make_sense_are_offered(page, subscription):
     subscription.rules.create(event_type="shop.gadget.*")
     page.goto(change_page(subscription))
@@ -549,10 +576,37 @@ def test_only_operators_that_make_sense_are_offered(page, subscription):
     }
 
 
+@pytest.mark.parametrize(
+    ("pattern", "looks_back"),
+    [
+        ("shop.gadget.created", False),
+        ("shop.gadget.deleted", False),
+        ("shop.gadget.updated", True),
+        ("shop.gadget.*", True),
+        ("crm.customer.*", False),
+        ("*", True),
+    ],
+)
+def test_of_a_value_before_the_change_is_asked_only_where_there_is_one(
+    page, subscription, pattern, looks_back
+):
+    subscription.rules.create(event_type=pattern)
+    page.goto(change_page(subscription))
+    page.get_by_role("button", name="Add a condition").click()
+    field = "name" if pattern == "crm.customer.*" else "count"
+    condition(page, "1").part("field").select_option(field)
+    offered = {*condition(page, "1").part("operator").locator("option").all_inner_texts()}
+    assert "is" in offered
+    assert ("changes to" in offered) == ("changes" in offered) == looks_back
+    assert ("increases" in offered) == (looks_back and field == "count")
+
+
 def test_a_rule_that_can_never_fire_is_warned_of_and_saved(page, subscription):
     subscription.rules.create(event_type="shop.order.created", conditions=PAID)
     page.goto(change_page(subscription))
     expect(condition(page, "1").place).to_contain_text("no value before the change")
+    operator = condition(page, "1").part("operator")
+    expect(operator.locator("option:checked")).to_have_text("changes to")  # it is not lost
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.locator(".messagelist .warning")).to_contain_text("no value before the change")
     assert stored() == PAID
@@ -573,14 +627,18 @@ def test_what_would_be_sent_for_one_object_is_shown_and_not_sent(page, subscript
     expect(answer).to_contain_text("webhook-signature: v1,••••••")
     expect(answer).to_contain_text('"total":"1540.00"')
     page.get_by_label("URL").fill("https://example.com/new")
-    page.get_by_label("Replace headers").fill('{"X-New": "tr0ub4dor"}')
+    page.get_by_role("button", name="Remove: Header 1").click()
+    page.get_by_role("button", name="Add a header").click()
+    page.get_by_label("Header 1: name").fill("X-New")
+    page.get_by_label("Header 1: value").fill("tr0ub4dor")
     with page.expect_request("**/rules/object/") as asked:
         page.get_by_role("button", name="Show what would be sent").click()
     assert "tr0ub4dor" not in (asked.value.post_data or "")
     expect(answer).to_contain_text("POST https://example.com/new")
     expect(answer).to_contain_text("X-New: ••••••")
     page.get_by_label("URL").fill("")
-    page.get_by_label("Replace headers").fill('{"X-New": tr0ub4dor}')
+    page.locator(".field-headers").get_by_role("button", name="Edit as JSON").click()
+    page.locator("#id_headers").fill('{"X-New": tr0ub4dor}')
     with page.expect_request("**/rules/object/") as asked:
         page.get_by_role("button", name="Show what would be sent").click()
     assert "tr0ub4dor" not in (asked.value.post_data or "")
@@ -614,7 +672,7 @@ def test_who_may_not_see_events_can_not_try(open_page, subscription):
     subscription.rules.create(event_type="*")
     page = open_page(user)
     page.goto(change_page(subscription))
-    expect(page.get_by_role("button", name="Edit as JSON")).to_be_visible()
+    expect(rules(page).get_by_role("button", name="Edit as JSON")).to_be_visible()
     expect(page.get_by_role("button", name="Try it on the last events")).to_have_count(0)
 
 

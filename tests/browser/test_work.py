@@ -152,14 +152,16 @@ def test_who_may_only_look_sees_all_and_finds_no_button(open_page: Callable[...,
         page.goto(url)
         expect(page.locator("#result_list tbody tr").first).to_be_visible()
         expect(page.locator("select[name=action]")).to_have_count(0)
-    page.goto(address("overview"))
+    page.goto(address("overview_changelist"))
     expect(page.locator("#content")).to_contain_text("In trouble")
 
 
 def test_the_overview_leads_to_a_failing_endpoint(page: Page, failing):
     Watch.objects.sign()
-    page.goto(address("subscription_changelist"))
+    page.goto(reverse("admin:index"))
     page.get_by_role("link", name="Overview").click()
+    page.goto(address("subscription_changelist"))
+    page.locator(".object-tools").get_by_role("link", name="Overview").click()
     expect(page.locator("#content")).to_contain_text("worker alive")
     Watch.objects.update(seen_at=timezone.now() - timedelta(hours=1))
     page.reload()
@@ -173,7 +175,12 @@ def test_on_a_phone_nothing_of_a_list_is_cut_off(open_page, staff, failing):
     page.goto(address("delivery_changelist"))
     row = page.locator("#result_list tbody tr").first
     expect(row.locator(".field-subscription_text")).to_have_attribute("data-label", "Subscription")
-    for url in ("subscription_changelist", "delivery_changelist", "event_changelist", "overview"):
+    for url in (
+        "subscription_changelist",
+        "delivery_changelist",
+        "event_changelist",
+        "overview_changelist",
+    ):
         page.goto(address(url))
         for each in page.locator(
             "#result_list :is(td, th):not([class*=action-]):visible, .webhooks-tiles > div"
@@ -182,6 +189,46 @@ def test_on_a_phone_nothing_of_a_list_is_cut_off(open_page, staff, failing):
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= NARROW
             assert each.evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
+def test_on_a_phone_a_list_is_sorted_by_its_names(open_page, staff, failing):
+    Subscription.objects.create(name="A first one", url="https://example.com/")
+    page = open_page(staff, width=NARROW)
+    page.goto(address("subscription_changelist"))
+    for first in ("A first one", "Warehouse"):  # up, then down
+        page.locator("#result_list thead").get_by_role("link", name="Subscription").click()
+        expect(page.locator("#result_list tbody tr").first).to_contain_text(first)
+    assert fits(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_has_arrived_is_sent_again_after_a_question(
+    open_page, staff, failing, accessible, theme
+):
+    page = open_page(staff, width=NARROW, theme=theme)
+    page.goto(address("delivery_changelist"))
+    page.locator("#action-toggle").check()
+    page.locator("select[name=action]").select_option("redeliver")
+    page.get_by_role("button", name="Run").or_(page.get_by_role("button", name="Go")).click()
+    expect(page.locator("#content")).to_contain_text("1 has succeeded: it is sent again")
+    accessible(page)
+    assert fits(page)
+    page.get_by_role("button", name="Send all 3 again").click()
+    expect(page.locator(".messagelist")).to_contain_text("3 deliveries are sent again.")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_to_delete_a_subscription_tells_what_becomes_of_its_deliveries(
+    open_page, staff, failing, accessible, theme
+):
+    page = open_page(staff, width=NARROW, theme=theme)
+    page.goto(address("subscription_delete", failing.pk))
+    expect(page.locator("#content")).to_contain_text("1 delivery waits to be sent")
+    expect(page.locator("#content")).to_contain_text("3 deliveries stay in the list")
+    accessible(page)
+    assert fits(page)
+    page.get_by_role("button", name="Yes").click()
+    expect(page.locator(".messagelist")).to_contain_text("was deleted")
 
 
 def test_of_the_list_of_events_nothing_is_cut_off(open_page, staff, failing):
@@ -215,7 +262,7 @@ def test_each_page_is_accessible_and_fits(open_page, staff, accessible, failing,
     failed = Delivery.objects.get(status="failed")
     subscription = address("subscription_change", failing.pk)
     for url, button in [
-        (address("overview"), ""),
+        (address("overview_changelist"), ""),
         (address("subscription_changelist"), ""),
         (subscription, ""),
         (subscription, "Rotate the secret"),

@@ -341,7 +341,9 @@
                 });
                 return element("div", {class: "webhooks-field"}, input);
             }
-            const known = [...fields.keys()].map(path => [path, path]);
+            const known = [...fields.values()].map(({path, label}) => (
+                [path, label ? `${label} (${path})` : path]
+            ));
             const first = node.field ? [] : [["", texts.chooseField]];
             const odd = node.field && !fields.has(node.field)
                 ? [[node.field, `${node.field} ${texts.notPublished.replace("%s", this.pattern.value)}`]] : [];
@@ -383,7 +385,9 @@
         waysOf(node) {
             const field = this.fieldOf(node);
             const {operators} = this.catalogue;
-            return operators[field.choices.length ? "choice" : field.kind] || operators.unknown;
+            const ways = operators[field.choices.length ? "choice" : field.kind] || operators.unknown;
+            // Where no event has a value before the change, nothing can be asked of it.
+            return this.published.looksBack === false ? ways.filter(way => !way.looksBack) : ways;
         }
 
         /** The way in which the operator of a condition was chosen. */
@@ -462,12 +466,14 @@
                 class: "webhooks-tool-button", "data-role": role, title: label,
                 "aria-label": `${label}: ${name}`, disabled: off,
             });
+            const wrap = tool("( )", texts.wrap, "wrap", () => this.wrap(node));
+            wrap.append(element("span", {class: "webhooks-words"}, ` ${texts.wrap}`));
             const mayWrap = node.type !== "group" && level < this.catalogue.maxDepth;
             return element(
                 "div", {class: "webhooks-tools"},
                 tool("↑", texts.up, "up", () => this.move(node, -1), isTop && index === 0),
                 tool("↓", texts.down, "down", () => this.move(node, 1), isTop && index === nodes.length - 1),
-                mayWrap ? tool("( )", texts.wrap, "wrap", () => this.wrap(node)) : null,
+                mayWrap ? wrap : null,
                 tool("×", texts.remove, "remove", () => this.remove(node)),
             );
         }
