@@ -15,8 +15,9 @@ from django.db import connections, models, transaction
 from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 
-from django_webhooks import bulk, conditions
+from django_webhooks import conditions
 from django_webhooks.exceptions import DATA_ERRORS
+from django_webhooks.inserts import insert_alike
 from django_webhooks.models import Delivery, Event, Rule, Subscription, database_now, owner_matches
 from django_webhooks.registry import UPDATED, patterns_of, registry
 from django_webhooks.retries import on_contention
@@ -457,7 +458,7 @@ def _insert(matches: Sequence[Match], now: Any, using: str) -> None:
         else:
             due.append((*row, event.order_key if rule.ordered else ""))
     # An Event is fanned out once; the constraint stands behind that, not the other way round.
-    add = partial(bulk.insert, parent="subscription", using=using)
+    add = partial(insert_alike, parent="subscription", using=using)
     names = ("event", "subscription", "matched")
     add(Delivery(created_at=now, next_attempt_at=now), (*names, "order_key"), due)
     cancelled = Delivery(created_at=now, completed_at=now, status=Delivery.Status.CANCELLED)

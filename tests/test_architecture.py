@@ -32,7 +32,6 @@ LEVELS = {
     "registry": 1,
     "hops": 1,
     # Rows and requests, and what is known of the fields.
-    "bulk": 2,
     "fields": 2,
     "models": 2,
     "transport": 2,

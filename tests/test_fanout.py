@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rest_framework import serializers
 
-from django_webhooks import bulk, conditions, fanout
+from django_webhooks import conditions, fanout
 from django_webhooks.exceptions import ConditionError, UnknownEventType
 from django_webhooks.fanout import explain, fan_out, preview
 from django_webhooks.models import Delivery, Event, Rule, Subscription
@@ -444,7 +444,7 @@ def once_inserted(monkeypatch):
     """Does something when the deliveries have been inserted and before that is committed."""
 
     def then(action) -> None:
-        insert, done = bulk.insert, []
+        insert, done = fanout.insert_alike, []
 
         def insert_first(*args, **kwargs):
             insert(*args, **kwargs)
@@ -452,7 +452,7 @@ def once_inserted(monkeypatch):
                 done.append(True)
                 action()
 
-        monkeypatch.setattr(bulk, "insert", insert_first)
+        monkeypatch.setattr(fanout, "insert_alike", insert_first)
 
     return then
 
