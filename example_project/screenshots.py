@@ -43,7 +43,7 @@ from django.test import Client  # noqa: E402
 from django.urls import reverse  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
-from shop.models import Order  # noqa: E402
+from shop.models import Customer, Order  # noqa: E402
 
 from django_webhooks.models import Attempt, Delivery, Event, Subscription, Watch  # noqa: E402
 
@@ -211,6 +211,14 @@ def make_history() -> None:
         for name in ("Dashboard", "Warehouse", "Accounting", "Champagne")
     )
     dashboard.rules.create(event_type=EVENT_TYPE)
+    customer = Customer.objects.create(name="Ada Lovelace", email="ada@example.com")
+    Order.objects.bulk_create(  # which publishes nothing
+        [
+            Order(pk=number + 1, number=f"A-{1000 + number}", customer=customer, total=100)
+            for number in range(420)
+        ],
+        ignore_conflicts=True,
+    )
     failing_since = now - timedelta(hours=9)
     for number in range(420):
         ago = timedelta(hours=(420 - number) * 168 / 420)
