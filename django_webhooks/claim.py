@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from django.db import models, transaction
@@ -138,13 +139,19 @@ class Claimer:
         self._served: dict[Any, int] = {}  # subscription: the number of the claim
         self._claims = 0
 
-    def claim(self, wanted: int, in_flight: Collection[Delivery] = ()) -> Claimed:
+    def claim(
+        self,
+        wanted: int,
+        in_flight: Collection[Delivery] = (),
+        recent: Mapping[Any, int] = MappingProxyType({}),
+    ) -> Claimed:
         """Take up to `wanted` due Deliveries, each leased to this worker and counted.
 
-        `in_flight` is what this worker has under way already.
+        `in_flight` is what this worker has under way already; `recent` how many of each
+        subscription have just succeeded, so that as many more may wait for their thread.
         """
         self._claims += 1
-        choice = _Choice(self.places, wanted, in_flight, self._served)
+        choice = _Choice(self.places, wanted, in_flight, recent, self._served)
         token = uuid.uuid4()
         leased = self._lease(token, choice)
         claimed = Claimed(taken=len(leased), wait=choice.wait)
@@ -242,9 +249,11 @@ class _Choice:
         places: int,
         wanted: int,
         in_flight: Collection[Delivery],
+        recent: Mapping[Any, int],
         served: Mapping[Any, int],
     ) -> None:
         self.wanted = wanted
+        self._recent = recent
         self.wait: timedelta | None = None
         self._places = places
         self._served = served
@@ -252,7 +261,7 @@ class _Choice:
         self._doubtful = sum(
             1 for each in in_flight if each.subscription and each.subscription.failure_count
         )
-        self.full = {key for key, count in self._in_flight.items() if count >= pace.of(key, places)}
+        self.full = {key for key, count in self._in_flight.items() if count >= self._share(key)}
 
     def of(self, candidates: Sequence[Candidate], limits: Mapping[Any, Limits]) -> list[Candidate]:
         """Who has the fewest in flight comes first; then who was served longest ago; then what is
@@ -290,7 +299,10 @@ class _Choice:
         if its.failure_count:
             # All that fail together never have more than half of the places.
             return not in_flight and doubtful < max(self._places // 2, 1)
-        return in_flight < pace.of(row.subscription_id, self._places)
+        return in_flight < self._share(row.subscription_id)
+
+    def _share(self, key: Any) -> int:
+        return pace.of(key, self._places) + self._recent.get(key, 0)
 
     def _note_wait(self, wait: timedelta) -> None:
         self.wait = wait if self.wait is None else min(self.wait, wait)

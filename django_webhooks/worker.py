@@ -10,12 +10,13 @@ import math
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -31,6 +32,7 @@ from django_webhooks.claim import Claimed, Claimer, pace
 from django_webhooks.conf import settings
 from django_webhooks.delivery import Outcome, Settled
 from django_webhooks.fanout import fan_out
+from django_webhooks.lanes import Lanes
 from django_webhooks.models import (
     Delivery,
     Event,
@@ -68,8 +70,8 @@ STALE = 1.0
 subscription may have been changed."""
 
 RECENT, AHEAD = 0.2, 16
-"""Seconds: as many requests as came back within this time are claimed ahead of a free thread, but
-not more than so many for each thread."""
+"""Seconds: as many requests as succeeded within this time are claimed ahead of a free thread, of
+each subscription as of all, but not more than so many for each thread."""
 
 GATHER, GATHER_BUSY = 0.003, 0.05
 """Seconds for which results that follow the first are waited for, to be settled with it; the
@@ -261,10 +263,10 @@ class Pipeline:
         self.under_way: dict[Future[Outcome], UnderWay] = {}
         self.places = settings.CONCURRENCY
         self._claimer = Claimer(using, self.places)
-        self._came_back: deque[float] = deque(maxlen=AHEAD * self.places)
+        self._succeeded: deque[tuple[float, Any]] = deque(maxlen=AHEAD * self.places)
         self._done: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self._look_at = 0.0
-        self._pool: ThreadPoolExecutor | None = None
+        self._lanes: Lanes | None = None
         self._transport: Transport | None = None
         self._closing = ExitStack()
 
@@ -309,7 +311,8 @@ class Pipeline:
 
     def _claim(self) -> Claimed:
         recently = time.monotonic() - RECENT
-        most = self.places + sum(1 for moment in self._came_back if moment > recently)
+        recent = Counter(key for moment, key in self._succeeded if moment > recently)
+        most = self.places + recent.total()
         wanted = most - len(self.under_way)
         # Claiming by ones and twos costs as many queries as by dozens. But where nothing comes
         # back, a free place is not to wait for others to be.
@@ -317,10 +320,11 @@ class Pipeline:
         if wanted < enough:
             return Claimed()
         flying = [each.delivery for each in self.under_way.values()]
-        claimed = self._claimer.claim(wanted, flying)
+        claimed = self._claimer.claim(wanted, flying, recent)
         for each in claimed.deliveries:
-            pool, transport = self._engine()
-            future = pool.submit(delivery.send, delivery.pack(each), transport)
+            lanes, transport = self._engine()
+            key = each.subscription_id
+            future = lanes.submit(key, delivery.send, delivery.pack(each), transport)
             self.under_way[future] = UnderWay(each, time.monotonic())
             future.add_done_callback(self._done.put)
         return claimed
@@ -343,21 +347,22 @@ class Pipeline:
     def _take(self, future: "Future[Outcome]") -> Outcome:
         sent = self.under_way.pop(future).delivery
         outcome = future.result()
-        self._came_back.append(time.monotonic())
+        if not outcome.exchange.error:
+            self._succeeded.append((time.monotonic(), sent.subscription_id))
         pace.note(sent.subscription_id, outcome.exchange.error, self.places)
         return outcome
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         self.result.count(delivery.settle(self.using, outcomes))
 
-    def _engine(self) -> tuple[ThreadPoolExecutor, Transport]:
+    def _engine(self) -> tuple[Lanes, Transport]:
         """Threads and connections, made only when there is something to send."""
-        if self._pool is None or self._transport is None:
-            self._pool = ThreadPoolExecutor(self.places, thread_name_prefix="webhooks")
+        if self._lanes is None or self._transport is None:
+            self._lanes = Lanes(self.places, partial(pace.of, places=self.places))
             self._transport = delivery.make_transport()
             self._closing.callback(self._transport.close)
-            self._closing.callback(self._pool.shutdown, wait=False, cancel_futures=True)
-        return self._pool, self._transport
+            self._closing.callback(self._lanes.close)
+        return self._lanes, self._transport
 
     def _give_back(self, *, waiting_for: float = 0.0) -> None:
         """Release what no thread has begun; a lease covers what is being sent."""

@@ -24,6 +24,7 @@ LEVELS = {
     # Values and rules: no rows, no network.
     "retries": 1,
     "inserts": 1,
+    "lanes": 1,
     "signing": 1,
     "conditions": 1,
     "addresses": 1,

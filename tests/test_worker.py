@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -170,6 +171,36 @@ def test_database_without_the_outbox_is_left_alone_until_it_has_one(
 
 
 # attend()
+
+
+def test_an_endpoint_that_was_quick_and_hangs_holds_up_no_other(subscribe, receiver):
+    """Of the quick one many are claimed ahead; they wait in a lane of their own."""
+    arrived: list[tuple[str, float]] = []
+
+    def answer(request):
+        arrived.append((request.path, time.monotonic()))
+        if request.path.endswith("quick") and len(arrived) > 100:
+            time.sleep(5)
+        return 204
+
+    receiver.answer = answer
+    quick = subscribe("billing.notice", url=receiver.url + "quick")
+    calm = subscribe("billing.notice", url=receiver.url + "calm")
+    now = timezone.now()
+    events = Event.objects.bulk_create(
+        Event(type="shop.order.created", body="{}", fanned_out_at=now) for _ in range(400)
+    )
+    Delivery.objects.bulk_create(
+        Delivery(event=event, subscription=quick, next_attempt_at=now) for event in events
+    )
+    late = Event.objects.create(type="shop.order.created", body="{}", fanned_out_at=now)
+    due = now + timedelta(seconds=2)
+    Delivery.objects.create(event=late, subscription=calm, next_attempt_at=due)
+    began = time.monotonic()
+    drain(max_seconds=4)
+    (at,) = (moment for path, moment in arrived if path.endswith("calm"))
+    assert sum(1 for path, _ in arrived if path.endswith("quick")) > 100, "it hangs by then"
+    assert at - began < 4.5, "it did not wait for what hangs"
 
 
 def test_a_database_that_has_work_for_long_leaves_time_for_the_next(subscribe, receiver):
