@@ -79,7 +79,8 @@ second while threads have more than they can take. What is gathered is sent twic
 killed meanwhile."""
 
 LOOK = 0.02
-"""Seconds for which a busy drain does not look again for events where there were none."""
+"""Seconds for which a busy drain does not look again for events where there were none, and does not
+claim by ones and twos."""
 
 PATIENCE = timedelta(seconds=0.25)
 """How long a drain waits for the turn of a subscription with a rate, if nothing else is due.
@@ -147,11 +148,16 @@ def drain(
     _draining.now = True
     try:
         with hops.caused_by(hops.NONE):  # not by the request in which `ImmediateBackend` drains
-            result = DrainResult()
-            for left, each in zip(range(len(aliases), 0, -1), aliases, strict=True):
-                # Its share of the time: one that always has work must not starve the next.
-                now = time.monotonic()
-                result += _drain(each, stops_at(now + (deadline - now) / left))
+            result, busy = DrainResult(), aliases
+            while busy and not stops_at(deadline)():
+                begun, busy = busy, []
+                for left, each in zip(range(len(begun), 0, -1), begun, strict=True):
+                    # Its share of the time: one that always has work must not starve the next.
+                    now = time.monotonic()
+                    until = now + (deadline - now) / left
+                    result += _drain(each, stops_at(until))
+                    if time.monotonic() >= until:
+                        busy.append(each)
             return result
     finally:
         _draining.now = False
@@ -265,7 +271,7 @@ class Pipeline:
         self._claimer = Claimer(using, self.places)
         self._succeeded: deque[tuple[float, Any]] = deque(maxlen=AHEAD * self.places)
         self._done: SimpleQueue[Future[Outcome]] = SimpleQueue()
-        self._look_at = 0.0
+        self._look_at = self._claim_at = 0.0
         self._lanes: Lanes | None = None
         self._transport: Transport | None = None
         self._closing = ExitStack()
@@ -314,11 +320,12 @@ class Pipeline:
         recent = Counter(key for moment, key in self._succeeded if moment > recently)
         most = self.places + recent.total()
         wanted = most - len(self.under_way)
-        # Claiming by ones and twos costs as many queries as by dozens. But where nothing comes
-        # back, a free place is not to wait for others to be.
-        enough = most // 2 if most > self.places else 1
+        # Claiming by ones and twos costs as many queries as by dozens. But a free place is not to
+        # wait long for others to be: what holds them may hang.
+        enough = most // 2 if time.monotonic() < self._claim_at else 1
         if wanted < enough:
             return Claimed()
+        self._claim_at = time.monotonic() + LOOK if recent else 0.0
         flying = [each.delivery for each in self.under_way.values()]
         claimed = self._claimer.claim(wanted, flying, recent)
         for each in claimed.deliveries:
