@@ -6,7 +6,6 @@ only time. Both may run in any number of processes at once.
 """
 
 import logging
-import math
 import threading
 import time
 import uuid
@@ -130,15 +129,16 @@ def drain(
     """Do all that is due, in every database that holds the outbox; what was done, in numbers.
 
     After `max_seconds` nothing more is begun (what is under way is finished: at most `TIMEOUT`
-    seconds more), and also once `stop` is set. Several databases share the time; with `using` only
-    that one is drained. One that is down is logged and harms no other. Raises
+    seconds more), and also once `stop` is set. With `using` only that database is
+    drained. One that is down is logged and harms no other. Raises
     `TransactionManagementError` inside a transaction, for no request may wait for a lock, and no
     lock for a request.
     """
-    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    deadline = None if max_seconds is None else time.monotonic() + max_seconds
 
-    def stops_at(moment: float) -> Callable[[], bool]:
-        return lambda: time.monotonic() >= moment or (stop is not None and stop.is_set())
+    def out_of_time() -> bool:
+        late = deadline is not None and time.monotonic() >= deadline
+        return late or (stop is not None and stop.is_set())
 
     aliases = outbox_aliases() if using is None else [using]
     for each in aliases:
@@ -148,17 +148,7 @@ def drain(
     _draining.now = True
     try:
         with hops.caused_by(hops.NONE):  # not by the request in which `ImmediateBackend` drains
-            result, busy = DrainResult(), aliases
-            while busy and not stops_at(deadline)():
-                begun, busy = busy, []
-                for left, each in zip(range(len(begun), 0, -1), begun, strict=True):
-                    # Its share of the time: one that always has work must not starve the next.
-                    now = time.monotonic()
-                    until = now + (deadline - now) / left
-                    result += _drain(each, stops_at(until))
-                    if time.monotonic() >= until:
-                        busy.append(each)
-            return result
+            return sum((_drain(each, out_of_time) for each in aliases), DrainResult())
     finally:
         _draining.now = False
 

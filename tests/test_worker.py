@@ -203,22 +203,6 @@ def test_an_endpoint_that_was_quick_and_hangs_holds_up_no_other(subscribe, recei
     assert at - began < 4.5, "it did not wait for what hangs"
 
 
-def test_a_database_that_has_work_for_long_leaves_time_for_the_next(subscribe, receiver):
-    def answer(request):
-        time.sleep(0.1)
-        return 204
-
-    receiver.answer = answer
-    subscribe("*")
-    subscribe("*", using="other")
-    for number in range(200):
-        order(number=str(number))
-    Order.objects.using("other").create(number="1")
-    drain(max_seconds=0.5)
-    assert Delivery.objects.filter(status="pending").exists()
-    assert Delivery.objects.using("other").get().status == "succeeded"
-
-
 def test_attend_lingers_for_longer_than_wakes_are_held_back(subscribe, receiver, monkeypatch):
     assert worker.LINGER.total_seconds() > HOLD_BACK
     monkeypatch.setattr(worker, "LINGER", worker.timedelta(seconds=0.5))
