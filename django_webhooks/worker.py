@@ -129,10 +129,9 @@ def drain(
     """Do all that is due, in every database that holds the outbox; what was done, in numbers.
 
     After `max_seconds` nothing more is begun (what is under way is finished: at most `TIMEOUT`
-    seconds more), and also once `stop` is set. With `using` only that database is
-    drained. One that is down is logged and harms no other. Raises
-    `TransactionManagementError` inside a transaction, for no request may wait for a lock, and no
-    lock for a request.
+    seconds more), and also once `stop` is set. With `using` only that database is drained.
+    Raises `TransactionManagementError` inside a transaction, for no request may wait for a lock,
+    and no lock for a request. A database that is down is logged and harms no other.
     """
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
 
