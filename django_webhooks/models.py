@@ -945,13 +945,26 @@ class WatchQuerySet(models.QuerySet["Watch"]):
             rows = rows.filter(linger_until__lte=self._in())
         return bool(rows.update(holder=None))
 
+    def call(self, time: timedelta) -> bool:
+        """Ask for one more task. False if the one that was asked for last has not begun yet; it is
+        thought lost after that time."""
+        self.get_or_create(name=Watch.DRAIN)
+        free = models.Q(called_until__isnull=True) | models.Q(called_until__lt=self._in())
+        mine = self.filter(free, name=Watch.DRAIN)
+        return bool(mine.update(called_until=self._in(time)))
+
+    def answer(self) -> None:
+        """A task has begun: if one was asked for, the next one may be."""
+        self.filter(name=Watch.DRAIN, called_until__isnull=False).update(called_until=None)
+
     def _in(self, time: timedelta = timedelta(0)) -> Any:
         """By the database's clock, for those who meet here may be of different hosts."""
         return database_now(self.db, plus=time)
 
 
 class Watch(models.Model):
-    """When a worker was last seen, and which drain lingers for what may come."""
+    """When a worker was last seen, which drain lingers for what may come, and whether one more
+    has been asked for."""
 
     DRAIN = "drain"
 
@@ -960,6 +973,7 @@ class Watch(models.Model):
     holder = models.UUIDField(null=True)
     held_until = models.DateTimeField(null=True)
     linger_until = models.DateTimeField(null=True)
+    called_until = models.DateTimeField(null=True)
 
     objects = WatchQuerySet.as_manager()
 

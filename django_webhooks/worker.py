@@ -61,6 +61,13 @@ don't keep tasks for long."""
 HELD = timedelta(seconds=5)
 """A lingering task that has not been seen for this long is dead."""
 
+CROWDED = 0.1
+"""Seconds after which a drain whose threads have more than they can take calls for another task;
+and for one more each second, as long as there are workers who come."""
+
+CALLED = timedelta(minutes=1)
+"""A task that was called for and has not begun after this time is lost."""
+
 POLL = 0.1
 """Seconds between two looks of a lingering task."""
 
@@ -125,11 +132,13 @@ def drain(
     *,
     stop: threading.Event | None = None,
     using: str | None = None,
+    call: Callable[[], None] | None = None,
 ) -> DrainResult:
     """Do all that is due, in every database that holds the outbox; what was done, in numbers.
 
     After `max_seconds` nothing more is begun (what is under way is finished: at most `TIMEOUT`
-    seconds more), and also once `stop` is set. With `using` only that database is drained.
+    seconds more), and also once `stop` is set. With `using` only that database is drained. `call` is
+    called now and then while there is more than this drain can take.
     Raises `TransactionManagementError` inside a transaction, for no request may wait for a lock,
     and no lock for a request. A database that is down is logged and harms no other.
     """
@@ -147,7 +156,7 @@ def drain(
     _draining.now = True
     try:
         with hops.caused_by(hops.NONE):  # not by the request in which `ImmediateBackend` drains
-            return sum((_drain(each, out_of_time) for each in aliases), DrainResult())
+            return sum((_drain(each, out_of_time, call) for each in aliases), DrainResult())
     finally:
         _draining.now = False
 
@@ -179,7 +188,9 @@ def _attend(deadline: float) -> DrainResult:
     def left() -> float:
         return max(deadline - time.monotonic(), 0)
 
-    result = drain(left())
+    watch.answer()
+    call = partial(_call, watch)
+    result = drain(left(), call=call)
     while left():
         if not watch.take(token, HELD, LINGER):
             if watch.prolong(LINGER):
@@ -187,30 +198,32 @@ def _attend(deadline: float) -> DrainResult:
             continue
         asked_for_more = False
         try:
-            result += _linger(watch, token, left)
+            result += _linger(watch, token, left, call)
         finally:
             # Also when it was cut short: then whoever comes next need not wait for `HELD`.
             asked_for_more = not watch.leave(token) and watch.leave(token, anyway=True)
         if asked_for_more and not left():
-            _wake_again()  # whose wakes are held back relies on somebody who lingers
+            call()  # whose wakes are held back relies on somebody who lingers
             return result
-        more = drain(left())  # what came between the last look and the leaving
+        more = drain(left(), call=call)  # what came between the last look and the leaving
         result += more
         if not more:
             break
     if not left() and _is_work_left():
-        _wake_again()
+        call()
     else:
         _wake_when_due()
     return result
 
 
-def _linger(watch: Any, token: uuid.UUID, left: Callable[[], float]) -> DrainResult:
+def _linger(
+    watch: Any, token: uuid.UUID, left: Callable[[], float], call: Callable[[], None]
+) -> DrainResult:
     """Look again and again, until nothing has come for `LINGER` and no retry is near."""
     result = DrainResult()
     next_sign = retry_at = 0.0
     while left():
-        found = drain(left())
+        found = drain(left(), call=call)
         result += found
         now = time.monotonic()
         if found:
@@ -228,9 +241,11 @@ def _linger(watch: Any, token: uuid.UUID, left: Callable[[], float]) -> DrainRes
     return result
 
 
-def _drain(using: str, out_of_time: Callable[[], bool]) -> DrainResult:
+def _drain(
+    using: str, out_of_time: Callable[[], bool], call: Callable[[], None] | None
+) -> DrainResult:
     try:
-        with Pipeline(using) as pipeline:
+        with Pipeline(using, call) as pipeline:
             return pipeline.run(out_of_time)
     except Exception:
         logger.exception(
@@ -252,9 +267,11 @@ class UnderWay:
 class Pipeline:
     """One drain of one database: claims on this thread, sends on many, settles on this one."""
 
-    def __init__(self, using: str) -> None:
+    def __init__(self, using: str, call: Callable[[], None] | None = None) -> None:
         self.using = using
         self.result = DrainResult()
+        self._call = call
+        self._call_at = time.monotonic() + CROWDED
         self.under_way: dict[Future[Outcome], UnderWay] = {}
         self.places = settings.CONCURRENCY
         self._claimer = Claimer(using, self.places)
@@ -323,6 +340,9 @@ class Pipeline:
             future = lanes.submit(key, delivery.send, delivery.pack(each), transport)
             self.under_way[future] = UnderWay(each, time.monotonic())
             future.add_done_callback(self._done.put)
+        if self._call and len(self.under_way) > most * 3 // 4 and time.monotonic() > self._call_at:
+            self._call_at = time.monotonic() + 1.0
+            self._call()
         return claimed
 
     def _wait(self) -> list[Outcome]:
@@ -423,13 +443,16 @@ def _wake_when_due() -> None:
         logger.exception("No worker could be woken for what is due soon; the sweep takes it.")
 
 
-def _wake_again() -> None:
+def _call(watch: Any) -> None:
+    """Ask for one more task, unless one is on its way: it will see all that there is now."""
     backend = get_backend()
     wake: Callable[[str], None] = getattr(backend, "wake_again", backend.wake)
-    try:
-        wake(outbox_aliases()[0])
-    except Exception:
-        logger.exception("No worker could be woken for what is left; the next sweep takes it.")
+    if watch.call(CALLED):
+        try:
+            wake(outbox_aliases()[0])
+        except Exception:
+            watch.answer()
+            logger.exception("No worker could be woken for what is left; the next sweep takes it.")
 
 
 __all__ = ["DrainResult", "attend", "drain", "seconds_to_near_work"]

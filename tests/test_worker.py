@@ -221,7 +221,7 @@ def test_wake_that_came_to_a_task_at_its_end_is_handed_on(subscribe, receiver, m
     """Whose wakes are held back relies on somebody who lingers: the budget must not end that."""
     monkeypatch.setattr(worker, "BUDGET", 1.5)
     woken = []
-    monkeypatch.setattr(worker, "_wake_again", lambda: woken.append(time.monotonic()))
+    monkeypatch.setattr(worker, "_call", lambda watch: woken.append(time.monotonic()))
     thread = threading.Thread(target=lambda: (attend(), connections.close_all()))
     thread.start()
     assert wait_until(lambda: Watch.objects.filter(holder__isnull=False).exists(), 5)

@@ -50,6 +50,7 @@ class Migration(migrations.Migration):
                 ('holder', models.UUIDField(null=True)),
                 ('held_until', models.DateTimeField(null=True)),
                 ('linger_until', models.DateTimeField(null=True)),
+                ('called_until', models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
