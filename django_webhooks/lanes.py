@@ -4,7 +4,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 Task = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
@@ -20,6 +19,9 @@ class Lanes:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="webhooks")
         self._share = share
         self._lock = threading.Lock()
+        self._is_closed = False
+        self._unbegun = 0
+        """Tasks that have their share, but no thread yet."""
         self._running: Counter[Hashable] = Counter()
         self._lanes: dict[Hashable, deque[Task]] = {}
 
@@ -32,28 +34,42 @@ class Lanes:
 
     def close(self) -> None:
         """Begin nothing more, and wait for nobody."""
+        self._is_closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, key: Hashable) -> None:
         lane = self._lanes[key]
-        with suppress(RuntimeError):  # it was closed
-            while lane and self._running[key] < self._share(key):
-                self._pool.submit(self._run, key, lane.popleft())
-                self._running[key] += 1
+        while lane and not self._is_closed and self._running[key] < self._share(key):
+            self._pool.submit(self._run, key, lane.popleft())
+            self._running[key] += 1
+            self._unbegun += 1
         if not lane and not self._running[key]:
             del self._lanes[key], self._running[key]
 
-    def _run(self, key: Hashable, task: Task) -> None:
-        future, function, args = task
-        try:
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = function(*args)
-                except BaseException as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-        finally:
+    def _run(self, key: Hashable, first: Task) -> None:
+        task: Task | None = first
+        with self._lock:
+            self._unbegun -= 1
+        while task:
+            _work(*task)
             with self._lock:
-                self._running[key] -= 1
-                self._start(key)
+                task = self._next(key)
+
+    def _next(self, key: Hashable) -> Task | None:
+        """For the thread that has just worked for that key; if nothing, it is free for others."""
+        lane = self._lanes[key]
+        if lane and not (self._unbegun or self._is_closed or self._running[key] > self._share(key)):
+            return lane.popleft()
+        self._running[key] -= 1
+        self._start(key)
+        return None
+
+
+def _work(future: "Future[Any]", function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            result = function(*args)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)

@@ -32,6 +32,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 import urllib3
@@ -619,11 +620,19 @@ def _fresh(connection: Any) -> Any:
 _POOLS = {"http": _Pool, "https": _TLSPool}
 
 
+@lru_cache(maxsize=1024)
+def _origin(url: str) -> tuple[str, int | None, str]:
+    """Host, port and scheme, which the adapter would parse out of the URL each time."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port, parts.scheme
+
+
 class _Adapter(HTTPAdapter):
     """requests' adapter over our pools: at most 64 hosts, 16 idle connections each."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
+        self._target = lru_cache(maxsize=1024)(self._make_target)
         super().__init__(pool_connections=64, pool_maxsize=16)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -636,6 +645,22 @@ class _Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def get_connection_with_tls_context(
+        self, request: PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        if proxies:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        return self.poolmanager.connection_from_host(*_origin(str(request.url)))
+
+    def request_url(self, request: PreparedRequest, proxies: Any) -> Any:
+        return super().request_url(request, proxies) if proxies else self._target(request.url)
+
+    def _make_target(self, url: str) -> Any:
+        """What follows POST."""
+        prepared = PreparedRequest()
+        prepared.method, prepared.url = "POST", url
+        return super().request_url(prepared, None)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         conn.cert_reqs = "CERT_REQUIRED"  # the context has the certificates already
