@@ -206,8 +206,9 @@ class Claimer:
 
     def _find_others(self, known: set[Any], most: int) -> list[uuid.UUID]:
         """Subscriptions that have something due, in turn: on from where the last look ended."""
-        hidden = _with_something_due(self.using).exclude(pk__in=known).order_by("pk")
-        ids = hidden.values_list("pk", flat=True)
+        rows = Subscription.objects.using(self.using)
+        free = rows.with_something_due().exclude(pk__in=rows.held_back())
+        ids = free.exclude(pk__in=known).order_by("pk").values_list("pk", flat=True)
         found = list(ids.filter(pk__gt=self._last_other)[:most] if self._last_other else ids[:most])
         if self._last_other and len(found) < most:
             found += ids.filter(pk__lte=self._last_other)[: most - len(found)]
@@ -324,17 +325,6 @@ def _limits_of(candidates: Sequence[Candidate], using: str) -> dict[Any, Limits]
     ids = {row.subscription_id for row in candidates}
     rows = Subscription.objects.using(using).filter(limited, pk__in=ids).with_now()
     return {pk: Limits(*its) for pk, *its in rows.values_list("pk", *Limits._fields)}
-
-
-def _with_something_due(using: str) -> Any:
-    due = Delivery.objects.using(using).due()
-    free = Subscription.objects.using(using).exclude(
-        pk__in=Subscription.objects.using(using).held_back()
-    )
-    # Not Exists(): PostgreSQL would plan for all that is due of each, and take a third of a second
-    # to compile (JIT) what then reads a few rows.
-    first = due.filter(subscription=models.OuterRef("pk")).values("pk")[:1]
-    return free.alias(first_due=models.Subquery(first)).filter(first_due__isnull=False)
 
 
 def _record_abandoned(mine: Any) -> None:

@@ -20,7 +20,6 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from django.db import connections
-from django.db.models import Exists, OuterRef
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
@@ -137,8 +136,8 @@ def drain(
     """Do all that is due, in every database that holds the outbox; what was done, in numbers.
 
     After `max_seconds` nothing more is begun (what is under way is finished: at most `TIMEOUT`
-    seconds more), and also once `stop` is set. With `using` only that database is drained. `call` is
-    called now and then while there is more than this drain can take.
+    seconds more), and also once `stop` is set. With `using` only that database is drained. `call`
+    is called now and then while there is more than this drain can take.
     Raises `TransactionManagementError` inside a transaction, for no request may wait for a lock,
     and no lock for a request. A database that is down is logged and harms no other.
     """
@@ -340,7 +339,7 @@ class Pipeline:
             future = lanes.submit(key, delivery.send, delivery.pack(each), transport)
             self.under_way[future] = UnderWay(each, time.monotonic())
             future.add_done_callback(self._done.put)
-        if self._call and len(self.under_way) > most * 3 // 4 and time.monotonic() > self._call_at:
+        if self._call and self._is_crowded() and time.monotonic() > self._call_at:
             self._call_at = time.monotonic() + 1.0
             self._call()
         return claimed
@@ -348,7 +347,7 @@ class Pipeline:
     def _wait(self) -> list[Outcome]:
         """What has come back; where one comes, others follow, and are written at once."""
         done: list[Future[Outcome]] = []  # still under way, for this may be cut short
-        gather = GATHER_BUSY if len(self.under_way) > self.places else GATHER
+        gather = GATHER_BUSY if self._is_crowded() else GATHER
         until = time.monotonic() + POLL
         with suppress(Empty):
             while len(done) < len(self.under_way):
@@ -359,6 +358,10 @@ class Pipeline:
                     until = time.monotonic() + gather
                 done.append(future)
         return [self._take(each) for each in done]
+
+    def _is_crowded(self) -> bool:
+        """Whether threads have more than they can take at once."""
+        return len(self.under_way) > self.places
 
     def _take(self, future: "Future[Outcome]") -> Outcome:
         sent = self.under_way.pop(future).delivery
@@ -415,8 +418,7 @@ def _wait_of(using: str) -> timedelta | None:
     deliveries, now = Delivery.objects.using(using).sendable(), database_now(using)
     later = deliveries.filter(next_attempt_at__gt=now, lease_token__isnull=True)
     retries = later.order_by("next_attempt_at").with_now().values_list("next_attempt_at", "now")
-    due = deliveries.due().filter(subscription=OuterRef("pk"))
-    held = Subscription.objects.using(using).held_back().filter(Exists(due)).with_now()
+    held = Subscription.objects.using(using).held_back().with_something_due().with_now()
     waits = [moment - now for moment, now in retries[:1]]
     waits += [
         max(moment for moment in moments if moment is not None) - now

@@ -4,6 +4,7 @@
 an index, if there is one.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -110,6 +111,23 @@ def test_what_workers_ask_is_answered_by_indexes(large):
     assert scans_of(lambda: fan_out("default", 5)) == []
     assert scans_of(seconds_to_near_work) == []
     assert scans_of(check_health) == []
+
+
+def test_looking_behind_a_queue_is_planned_for_few_rows_however_long_it_is():
+    """What seems dear to PostgreSQL is compiled (JIT), which takes longer than to read it."""
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL compiles what it runs")
+    tables = Tables()
+    endpoints = tables.subscribe(10)
+
+    def cost(due: int) -> float:
+        tables.due(due, endpoints)
+        tables.analyze()
+        plan = Subscription.objects.with_something_due().explain(format="json")
+        return json.loads(plan)[0]["Plan"]["Total Cost"]
+
+    few, many = cost(1_000), cost(ROWS)
+    assert many < 5 * few
 
 
 def test_prune_is_answered_by_indexes(large, monkeypatch):

@@ -231,6 +231,45 @@ def test_wake_that_came_to_a_task_at_its_end_is_handed_on(subscribe, receiver, m
     assert len(woken) == 1
 
 
+def test_drain_with_more_than_it_can_take_calls_for_another(subscribe, receiver, settings):
+    settings.DJANGO_WEBHOOKS = {**settings.DJANGO_WEBHOOKS, "CONCURRENCY": 4}
+    receiver.answer = lambda request: time.sleep(0.02) or 200
+    for _ in range(4):
+        subscribe("*")
+    called = []
+    order()
+    drain(call=lambda: called.append(time.monotonic()))
+    assert not called, "what it can take itself is no reason"
+    for number in range(40):
+        order(number=str(number))
+    drain(call=lambda: called.append(time.monotonic()))
+    assert called
+
+
+def test_called_task_is_not_called_again_before_it_has_begun(monkeypatch):
+    enqueued = []
+    monkeypatch.setattr(DjangoQBackend, "enqueue", lambda self, using: enqueued.append(using))
+    monkeypatch.setattr(worker, "get_backend", DjangoQBackend)
+    watch = Watch.objects.using("default")
+    for _ in range(3):
+        worker._call(watch)
+    assert len(enqueued) == 1
+    monkeypatch.setattr(worker, "LINGER", timedelta(0))
+    attend()
+    worker._call(watch)
+    assert len(enqueued) == 2
+    watch.update(called_until=timezone.now() - timedelta(seconds=1))
+    worker._call(watch)
+    assert len(enqueued) == 3, "one that is lost is replaced"
+
+
+def test_broker_that_is_down_keeps_no_task_from_being_called_for(monkeypatch):
+    monkeypatch.setattr(worker, "get_backend", DjangoQBackend)
+    monkeypatch.setattr(DjangoQBackend, "enqueue", lambda self, using: 1 / 0)
+    worker._call(Watch.objects.using("default"))
+    assert Watch.objects.get().called_until is None
+
+
 def test_task_that_dies_on_a_host_with_another_clock_is_replaced_in_time(monkeypatch):
     if connection.vendor == "sqlite":
         pytest.skip("SQLite has no clock and no second host")
