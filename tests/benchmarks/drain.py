@@ -32,7 +32,7 @@ from tests.benchmarks.lab import (
 from tests.benchmarks.receiver import FastReceiver
 from tests.certificates import certificate
 
-DELIVERIES = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
+DELIVERIES = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
 ENDPOINTS = 10
 DELAY = 0.1
 MANY = 128

@@ -93,7 +93,7 @@ class Peer:
         return output
 
     def saves(self, hooks: int) -> int:
-        return max(SAVES // self.slow // (1 if hooks == 1 else 4), 10)
+        return max(SAVES // self.slow // (1 if hooks == 1 else 2), 10)
 
 
 PEERS = (
