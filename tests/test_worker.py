@@ -7,7 +7,6 @@ import re
 import signal
 import threading
 import time
-from collections import Counter
 from concurrent.futures import Future
 from datetime import timedelta
 from uuid import uuid4
@@ -368,7 +367,7 @@ def save_two_hundred() -> None:
 
 def fail_a_third(receiver) -> None:
     # By chance: of three that are repeated in turn, always the same one would be the third.
-    chance = random.Random(3)  # noqa: S311
+    chance = random.Random(3)
     receiver.answer = lambda request: 500 if chance.random() < 1 / 3 else 204
 
 
