@@ -60,9 +60,9 @@ don't keep tasks for long."""
 HELD = timedelta(seconds=5)
 """A lingering task that has not been seen for this long is dead."""
 
-CROWDED = 0.1
-"""Seconds after which a drain whose threads have more than they can take calls for another task;
-and for one more each second, as long as there are workers who come."""
+CROWDED = 0.3
+"""Seconds after which a drain that still finds as much as it asks for calls for another task; and
+then for one more each time, as long as there are workers who come."""
 
 CALLED = timedelta(minutes=1)
 """A task that was called for and has not begun after this time is lost."""
@@ -339,8 +339,9 @@ class Pipeline:
             future = lanes.submit(key, delivery.send, delivery.pack(each), transport)
             self.under_way[future] = UnderWay(each, time.monotonic())
             future.add_done_callback(self._done.put)
-        if self._call and self._is_crowded() and time.monotonic() > self._call_at:
-            self._call_at = time.monotonic() + 1.0
+        is_crowded = claimed.taken == wanted >= self.places
+        if self._call and is_crowded and time.monotonic() >= self._call_at:
+            self._call_at = time.monotonic() + CROWDED
             self._call()
         return claimed
 
