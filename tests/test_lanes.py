@@ -6,6 +6,7 @@ import time
 import pytest
 
 from django_webhooks.lanes import Lanes
+from tests.processes import wait_until
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_who_has_a_lane_full_holds_up_no_other(lanes):
     for _ in range(20):
         lanes.submit("a", held)
     assert lanes.submit("b", lambda: "b").result(timeout=10) == "b"
-    assert held.running == 3
+    assert wait_until(lambda: held.running == 3, 10)
     held.go.set()
 
 

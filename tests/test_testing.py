@@ -146,7 +146,7 @@ def test_each_behaviour_ends_in_time_and_leaves_no_thread(name):
         assert receiver.connections == 1
     assert exchange.duration_ms < 1500
     assert bool(exchange.error) is not (exchange.status_code == 200)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of an earlier test may have ended
 
 
 def test_a_behaviour_may_be_a_function_of_ones_own():
