@@ -2,7 +2,6 @@
 
 import io
 import json
-import random
 import re
 import signal
 import threading
@@ -366,9 +365,20 @@ def save_two_hundred() -> None:
 
 
 def fail_a_third(receiver) -> None:
-    # By chance: of three that are repeated in turn, always the same one would be the third.
-    chance = random.Random(3)
-    receiver.answer = lambda request: 500 if chance.random() < 1 / 3 else 204
+    seen: Counter = Counter()
+    lock = threading.Lock()
+
+    def answer(request):
+        # Of three that are repeated in turn the same one would be the third for ever.
+        key = request.path, request.id
+        with lock:
+            seen["all"] += 1
+            if seen["all"] % 3 or seen[key] == 2:
+                return 204
+            seen[key] += 1
+            return 500
+
+    receiver.answer = answer
 
 
 def test_two_workers_deliver_everything_where_it_should_go_and_nowhere_else(
