@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Future
 from datetime import timedelta
 from uuid import uuid4
