@@ -34,7 +34,8 @@ class Lanes:
 
     def close(self) -> None:
         """Begin nothing more, and wait for nobody."""
-        self._is_closed = True
+        with self._lock:
+            self._is_closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, key: Hashable) -> None:

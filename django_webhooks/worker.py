@@ -19,7 +19,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from django.db import connections
+from django.db import Error, connections
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
@@ -187,7 +187,8 @@ def _attend(deadline: float) -> DrainResult:
     def left() -> float:
         return max(deadline - time.monotonic(), 0)
 
-    watch.answer()
+    with suppress(Error):  # the drain tells of it, and does what is in the other databases
+        watch.answer()
     call = partial(_call, watch)
     result = drain(left(), call=call)
     while left():
@@ -348,7 +349,7 @@ class Pipeline:
     def _wait(self) -> list[Outcome]:
         """What has come back; where one comes, others follow, and are written at once."""
         done: list[Future[Outcome]] = []  # still under way, for this may be cut short
-        gather = GATHER_BUSY if self._is_crowded() else GATHER
+        gather = GATHER_BUSY if len(self.under_way) > self.places else GATHER
         until = time.monotonic() + POLL
         with suppress(Empty):
             while len(done) < len(self.under_way):
@@ -359,10 +360,6 @@ class Pipeline:
                     until = time.monotonic() + gather
                 done.append(future)
         return [self._take(each) for each in done]
-
-    def _is_crowded(self) -> bool:
-        """Whether threads have more than they can take at once."""
-        return len(self.under_way) > self.places
 
     def _take(self, future: "Future[Outcome]") -> Outcome:
         sent = self.under_way.pop(future).delivery
@@ -450,12 +447,15 @@ def _call(watch: Any) -> None:
     """Ask for one more task, unless one is on its way: it will see all that there is now."""
     backend = get_backend()
     wake: Callable[[str], None] = getattr(backend, "wake_again", backend.wake)
-    if watch.call(CALLED):
-        try:
-            wake(outbox_aliases()[0])
-        except Exception:
-            watch.answer()
-            logger.exception("No worker could be woken for what is left; the next sweep takes it.")
+    try:
+        if watch.call(CALLED):
+            try:
+                wake(outbox_aliases()[0])
+            except Exception:
+                watch.answer()
+                raise
+    except Exception:
+        logger.exception("No worker could be woken for what is left; the next sweep takes it.")
 
 
 __all__ = ["DrainResult", "attend", "drain", "seconds_to_near_work"]

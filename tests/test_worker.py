@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -268,6 +268,19 @@ def test_broker_that_is_down_keeps_no_task_from_being_called_for(monkeypatch):
     monkeypatch.setattr(DjangoQBackend, "enqueue", lambda self, using: 1 / 0)
     worker._call(Watch.objects.using("default"))
     assert Watch.objects.get().called_until is None
+
+
+def test_watch_that_can_not_be_written_breaks_no_drain(subscribe, receiver, monkeypatch):
+    def fail(*args):
+        raise OperationalError("the database is down")
+
+    monkeypatch.setattr(models.WatchQuerySet, "answer", fail)
+    monkeypatch.setattr(models.WatchQuerySet, "call", fail)
+    subscribe("*")
+    order()
+    worker._call(Watch.objects.using("default"))
+    monkeypatch.setattr(worker, "LINGER", timedelta(0))
+    assert attend()["succeeded"] == 1
 
 
 def test_task_that_dies_on_a_host_with_another_clock_is_replaced_in_time(monkeypatch):
