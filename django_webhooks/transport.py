@@ -5,9 +5,9 @@ nothing that could follow a redirect, keep a cookie, or read .netrc or a proxy f
 environment. From the outside in:
 
 * `Transport.send` checks, posts, and turns whatever happens into an `Exchange`;
-* `_Adapter` hands requests and urllib3 our connection classes;
-* a `_Guarded` connection resolves once, refuses the name if any answer is refused, and dials
-  an address that was checked (this gate alone is sufficient);
+* `_Adapter` keeps the connections of requests and urllib3, which are of our classes;
+* a `_Guarded` connection resolves once, refuses the name if any answer is refused, dials
+  an address that was checked (this gate alone is sufficient), and posts;
 * a `_Timed` socket gives each single operation no more time than the exchange has left. A
   timeout of requests would start anew with each byte that drips in.
 
@@ -24,7 +24,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -36,9 +36,7 @@ from urllib.parse import urlsplit
 
 import certifi
 import urllib3
-from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
@@ -108,9 +106,8 @@ class Transport:
     ) -> None:
         networks = tuple(allowed_networks)
         self._networks = networks
-        self._proxies = {"http": proxy, "https": proxy} if proxy else None
         self._max_response_bytes = max_response_bytes
-        self._adapter = _Adapter(_tls_context(ca_bundle or certifi.where()))
+        self._adapter = _Adapter(_tls_context(ca_bundle or certifi.where()), proxy)
         self._calls: set[_Call] = set()
 
         @lru_cache(maxsize=1024)
@@ -142,34 +139,19 @@ class Transport:
             call.cut()
 
     def _exchange(self, request: Request, call: "_Call") -> Exchange:
-        prepared = _prepare(self._checked(request.url), request)
+        """One try, and one more if the server had given up a connection that was idle."""
+        route = self._adapter.route(self._checked(request.url))
+        message = _message(route, request)
         # To a proxy, one connection bears plain requests for any host: what one of them sends
         # after its answer must not be taken for the answer of the next.
-        call.fresh = bool(self._proxies) and str(prepared.url).startswith("http:")
-        response = self._post(prepared, call)
+        call.fresh = route.is_forwarded
         try:
-            call.remaining()  # judged by the clock, whatever came
-            body = _read(response, self._max_response_bytes)
-        finally:
-            response.close()  # an unfinished connection; a finished one is back in its pool
-        return _outcome(response.status, response.headers, body)
-
-    def _post(self, prepared: PreparedRequest, call: "_Call") -> urllib3.BaseHTTPResponse:
-        """One try, and one more if the server had given up a connection that was idle."""
-        try:
-            return self._try(prepared, call)
+            return self._adapter.post(route, message, self._max_response_bytes, call)
         except OSError:
             if not call.was_stale():
                 raise
         call.fresh = True
-        return self._try(prepared, call)
-
-    def _try(self, prepared: PreparedRequest, call: "_Call") -> urllib3.BaseHTTPResponse:
-        response = self._adapter.send(
-            prepared, stream=True, timeout=call.remaining(), proxies=self._proxies
-        )
-        raw: urllib3.BaseHTTPResponse = response.raw
-        return raw
+        return self._adapter.post(route, message, self._max_response_bytes, call)
 
 
 # The request: headers.
@@ -231,30 +213,28 @@ class _UnsendableHeader(ValueError):
     """A header that would break the framing of the request."""
 
 
-def _prepare(url: str, request: Request) -> PreparedRequest:
-    """By hand: `PreparedRequest.prepare` would parse the checked URL a second time."""
+def _message(route: "_Route", request: Request) -> bytes:
+    """Head and body, which leave at once: one system call here, one packet at the other end."""
     if not isinstance(request.body, bytes):
         raise TypeError("The body must be bytes.")
-    prepared = PreparedRequest()
-    prepared.method = "POST"
-    prepared.url = url
-    prepared.headers = _complete(request.headers)
-    prepared.headers["content-length"] = str(len(request.body))
-    prepared.body = request.body
-    return prepared
-
-
-def _complete(given: Mapping[str, str]) -> "CaseInsensitiveDict[str]":
-    headers = CaseInsensitiveDict({"accept": "*/*", "accept-encoding": "identity"})
-    for name, value in given.items():
+    lines = {"accept": "accept: */*", "accept-encoding": "accept-encoding: identity"}
+    for name, value in request.headers.items():
         try:
-            if not _NAME.fullmatch(name) or _OURS.fullmatch(name):
-                raise ValueError(f"The header {name[:64]!r} can't be given: remove it.")
+            lines[_known(name)] = f"{name}: {value}"
             _check_value(name, value)
         except (TypeError, ValueError) as error:
             raise _UnsendableHeader(str(error)) from None
-        headers[name] = value
-    return headers
+    lines["content-length"] = f"content-length: {len(request.body)}"
+    head = "\r\n".join((*route.lines, *lines.values(), "\r\n"))
+    return head.encode("ascii") + request.body
+
+
+@lru_cache(maxsize=1024)
+def _known(name: str) -> str:
+    """The header's name in lower case; ValueError if it can't be given."""
+    if not _NAME.fullmatch(name) or _OURS.fullmatch(name):
+        raise ValueError(f"The header {name[:64]!r} can't be given: remove it.")
+    return name.lower()
 
 
 # The outcome: of a response, of an exception.
@@ -269,17 +249,18 @@ _DETAILS = {
 }
 
 
-def _read(response: urllib3.BaseHTTPResponse, limit: int) -> str:
+def _read(response: "_Response", limit: int) -> str:
     """The first `limit` bytes as text; a body that breaks off decides nothing."""
     pieces, left = [], limit
-    with suppress(OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
-        while left > 0 and (piece := response.read1(left, decode_content=False)):
+    with suppress(OSError, http.client.HTTPException):
+        while left > 0 and (piece := response.read1(left)):
             pieces.append(piece)
             left -= len(piece)
     return b"".join(pieces).decode("utf-8", "replace").replace("\0", "")
 
 
-def _outcome(status: int, headers: Mapping[str, str], body: str) -> Exchange:
+def _outcome(response: "_Response", body: str) -> Exchange:
+    status, headers = response.status, _joined(response.headers.items())
     error = "" if 200 <= status < 300 else "redirect" if 300 <= status < 400 else "status"
     return Exchange(
         status_code=status,
@@ -291,12 +272,19 @@ def _outcome(status: int, headers: Mapping[str, str], body: str) -> Exchange:
     )
 
 
+def _joined(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By lower-case name; what is there more than once in one line (RFC 9110 5.3)."""
+    joined: dict[str, str] = {}
+    for name, value in items:
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
+
+
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     """The response's headers without what looks like a credential, capped."""
     names = [name for name in headers if not _CREDENTIAL.search(name)]
-    return {
-        _storable(name).lower(): _storable(headers[name]) for name in names[:MAX_RESPONSE_HEADERS]
-    }
+    return {_storable(name): _storable(headers[name]) for name in names[:MAX_RESPONSE_HEADERS]}
 
 
 def _storable(text: str) -> str:
@@ -528,6 +516,13 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         self._lines.budget = MAX_HEAD_BYTES  # a large head leaves no less for the chunks
+        if len(set(self.headers.get_all("content-length", ()))) > 1:
+            raise http.client.HTTPException("Two lengths: nobody knows where the body ends.")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was read to its end, so that the connection may serve once more."""
+        return not self.will_close and (self.length == 0 or self.isclosed())
 
     def _read_status(self) -> tuple[str, int, str]:
         """http.client skips 100 only; RFC 9110 15.2: any 1xx but 101 is followed by more."""
@@ -544,7 +539,6 @@ class _Guarded(HTTPConnection):
 
     response_class = _Response
     _has_served = False
-    _unsent: list[bytes] | None = None
 
     def _new_conn(self) -> socket.socket:
         call = _current()
@@ -572,24 +566,22 @@ class _Guarded(HTTPConnection):
         self._has_served = False
         super().close()
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        """Head and body leave at once: one system call here, and one packet at the other end."""
+    def post(self, message: bytes) -> _Response:
+        """The response to a whole request, with its body unread."""
         call = _current()
-        call.reused = self._has_served
-        call.answered = False
+        call.reused, call.answered = self._has_served, False
+        if self.sock is None:
+            self.connect()
         self._has_served = True
-        self._unsent = []
+        with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before
+            self.sock.sendall(message)
+        response = _Response(self.sock, method="POST")
         try:
-            super().request(*args, **kwargs)
-        finally:
-            whole, self._unsent = b"".join(self._unsent), None
-        super().send(whole)
-
-    def send(self, data: Any) -> None:
-        if self._unsent is None:
-            super().send(data)
-        else:
-            self._unsent.append(data)
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
+        return response
 
 
 class _GuardedTLS(_Guarded, HTTPSConnection):
@@ -599,76 +591,90 @@ class _GuardedTLS(_Guarded, HTTPSConnection):
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Guarded
 
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        return _fresh(super()._get_conn(timeout))
-
 
 class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _GuardedTLS
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        return _fresh(super()._get_conn(timeout))
-
-
-def _fresh(connection: Any) -> Any:
-    """Not another idle one: what gave up one connection has likely given up its neighbours."""
-    if _current().fresh:
-        connection.close()
-    return connection
 
 
 _POOLS = {"http": _Pool, "https": _TLSPool}
 
 
-@lru_cache(maxsize=1024)
-def _origin(url: str) -> tuple[str, int | None, str]:
-    """Host, port and scheme, which the adapter would parse out of the URL each time."""
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port, parts.scheme
+@dataclass(frozen=True)
+class _Route:
+    """What all requests to a URL have in common."""
+
+    scheme: str
+    host: str
+    port: int | None
+    lines: Sequence[str]
+    """The first of the head."""
+    is_forwarded: bool
+    """Whether a proxy reads the request; it only carries one over TLS."""
 
 
 class _Adapter(HTTPAdapter):
-    """requests' adapter over our pools: at most 64 hosts, 16 idle connections each."""
+    """requests' adapter: it makes the connections, of our classes, keeps at most 16 idle ones
+    for each of 64 hosts, and knows how to ask a proxy.
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        self._target = lru_cache(maxsize=1024)(self._make_target)
+    A request goes to http.client by itself. What `HTTPAdapter.send` and urllib3's `urlopen` do
+    for each one (retries, redirects, cookies, decoding) no webhook has a use for, and it took
+    more than half of a delivery's time.
+    """
+
+    def __init__(self, context: ssl.SSLContext, proxy: str | None) -> None:
+        self._tls = {"ssl_context": context, "cert_reqs": "CERT_REQUIRED"}
         super().__init__(pool_connections=64, pool_maxsize=16)
+        self._proxy = proxy
+        self._manager = self.proxy_manager_for(proxy) if proxy else self.poolmanager
+        self.route = lru_cache(maxsize=1024)(self._find_route)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+        super().init_poolmanager(*args, **self._tls, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        context = self._context
-        kwargs.update(ssl_context=context, proxy_ssl_context=context)
+        kwargs |= {**self._tls, "proxy_ssl_context": self._tls["ssl_context"]}
         manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
-    def get_connection_with_tls_context(
-        self, request: PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
-        if proxies:
-            return super().get_connection_with_tls_context(request, verify, proxies, cert)
-        return self.poolmanager.connection_from_host(*_origin(str(request.url)))
+    def _find_route(self, url: str) -> _Route:
+        """Of a URL that `check_url` gave."""
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+        is_forwarded = bool(self._proxy) and scheme == "http"
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        authority = f"[{host}]" if ":" in host else host
+        if port not in (None, {"http": 80, "https": 443}[scheme]):
+            authority += f":{port}"
+        if is_forwarded:
+            target = f"{scheme}://{authority}{target}"
+        lines = [f"POST {target} HTTP/1.1", f"host: {authority}"]
+        if is_forwarded:
+            lines += [f"{name}: {value}" for name, value in self._manager.proxy_headers.items()]
+        return _Route(scheme, host, port, lines, is_forwarded)
 
-    def request_url(self, request: PreparedRequest, proxies: Any) -> Any:
-        return super().request_url(request, proxies) if proxies else self._target(request.url)
-
-    def _make_target(self, url: str) -> Any:
-        """What follows POST."""
-        prepared = PreparedRequest()
-        prepared.method, prepared.url = "POST", url
-        return super().request_url(prepared, None)
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        conn.cert_reqs = "CERT_REQUIRED"  # the context has the certificates already
-
-    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
-        response = Response()  # the base would parse the receiver's cookies
-        response.raw = resp
-        return response
+    def post(self, route: _Route, message: bytes, limit: int, call: _Call) -> Exchange:
+        """The outcome, with no more than `limit` bytes of the response's body."""
+        pool = self._manager.connection_from_host(route.host, route.port, route.scheme)
+        connection = pool._get_conn()
+        is_whole = False
+        try:
+            if call.fresh:  # what gave up one connection has likely given up its neighbours
+                connection.close()
+            if self._proxy and not route.is_forwarded and connection.is_closed:
+                pool._prepare_proxy(connection)
+            response = connection.post(message)
+            with response:
+                call.remaining()  # judged by the clock, whatever came
+                body = _read(response, limit)
+                is_whole = response.is_complete
+            return _outcome(response, body)
+        finally:
+            if is_whole:
+                pool._put_conn(connection)
+            else:
+                connection.close()
 
 
 def _not_ours(record: logging.LogRecord) -> bool:

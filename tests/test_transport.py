@@ -210,14 +210,14 @@ def test_no_complete_head_in_time_is_a_timeout(transport, cert, behaviour, tls):
 
 
 def test_the_clock_judges_an_answer_that_came_all_the_same(transport, monkeypatch):
-    post = transport._adapter.send
+    post = module._Guarded.post
 
     def late(*args, **kwargs):
         response = post(*args, **kwargs)
         time.sleep(DEADLINE)
         return response
 
-    monkeypatch.setattr(transport._adapter, "send", late)
+    monkeypatch.setattr(module._Guarded, "post", late)
     with Receiver(reply()) as receiver:
         exchange = send(transport, receiver.url)
     assert (exchange.error, exchange.status_code) == ("timeout", None)
