@@ -5,15 +5,16 @@ escapes each item of the lists that it sends in Python: several times what the d
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from django.db import connections, models
 from django.db.models.constants import OnConflict
 
 ROWS, ARRAYED = 500, 2000
-"""Rows that are inserted with one statement: as values, and as arrays."""
+"""Rows that are inserted with one statement: as values or JSON, and as arrays."""
 
 PLAIN = (models.BooleanField, models.CharField, models.IntegerField, models.TextField)
 """Fields whose values every driver takes as they are."""
@@ -27,24 +28,48 @@ def insert(model: type[models.Model], rows: Sequence[Any], using: str) -> list[A
     """
     if not rows:
         return []
-    connection = connections[using]
-    fields: list[Any] = [field for field in model._meta.concrete_fields if not field.primary_key]
-    adapters = [(field.attname, _adapter(field, connection)) for field in fields]
+    connection, meta = connections[using], model._meta
+    fields: list[Any] = [field for field in meta.concrete_fields if not field.primary_key]
     quote = connection.ops.quote_name
     columns = ", ".join(quote(field.column) for field in fields)
-    into = f"INSERT INTO {quote(model._meta.db_table)} ({columns}) VALUES "  # noqa: S608
-    marks = f"({', '.join(['%s'] * len(fields))})"
+    into = f"INSERT INTO {quote(meta.db_table)} ({columns})"
     tells = connection.features.can_return_rows_from_bulk_insert
-    returning = f" RETURNING {quote(str(model._meta.pk.column))}" if tells else ""
-    most = connection.ops.bulk_batch_size(fields, rows)
+    returning = f" RETURNING {quote(str(meta.pk.column))}" if tells else ""
+    source = _from_json if connection.vendor == "postgresql" else _from_values
     keys: list[Any] = []
     with connection.cursor() as cursor:
-        for start in range(0, len(rows), most):
-            lot = rows[start : start + most]
-            values = [adapt(getattr(row, name)) for row in lot for name, adapt in adapters]
-            cursor.execute(into + ", ".join([marks] * len(lot)) + returning, values)
+        for part, params in source(fields, rows, connection):
+            cursor.execute(f"{into} {part}{returning}", params)
             keys += [key for (key,) in cursor.fetchall()] if tells else []
     return keys
+
+
+Source = Iterator[tuple[str, list[Any]]]
+"""What follows INSERT INTO, with its parameters, once for each statement."""
+
+
+def _from_values(fields: Sequence[Any], rows: Sequence[Any], connection: Any) -> Source:
+    adapters = [(field.attname, _adapter(field, connection)) for field in fields]
+    marks = f"({', '.join(['%s'] * len(fields))})"
+    most = connection.ops.bulk_batch_size(fields, rows)
+    for start in range(0, len(rows), most):
+        lot = rows[start : start + most]
+        values = [adapt(getattr(row, name)) for row in lot for name, adapt in adapters]
+        yield "VALUES " + ", ".join([marks] * len(lot)), values
+
+
+def _from_json(fields: Sequence[Any], rows: Sequence[Any], connection: Any) -> Source:
+    """One text for a whole lot: psycopg would spend more on so many values than all else takes."""
+    quote = connection.ops.quote_name
+    columns = ", ".join(quote(field.column) for field in fields)
+    types = ", ".join(f"{quote(field.column)} {field.db_type(connection)}" for field in fields)
+    source = f"SELECT {columns} FROM json_to_recordset(%s) AS rows ({types})"  # noqa: S608
+    names = [field.column for field in fields]
+    values_of = attrgetter(*(field.attname for field in fields))
+    encode = partial(json.dumps, default=str)  # moments and UUIDs, as PostgreSQL reads them
+    for start in range(0, len(rows), ROWS):
+        lot = rows[start : start + ROWS]
+        yield source, [encode([dict(zip(names, values_of(row), strict=True)) for row in lot])]
 
 
 def insert_alike(
