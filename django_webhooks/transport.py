@@ -400,8 +400,10 @@ class _TimedTLSSocket(_TimedSocket, ssl.SSLSocket):
         call.stage = before
 
 
+@lru_cache(maxsize=4)
 def _tls_context(ca_bundle: str) -> ssl.SSLContext:
-    """Verification on, TLS 1.2 or newer, the certificates read once."""
+    """Verification on, TLS 1.2 or newer. The certificates are read once by each process: that
+    takes as long as a hundred deliveries, and each drain has a transport of its own."""
     context = create_urllib3_context(ssl_minimum_version=ssl.TLSVersion.TLSv1_2)
     context.load_verify_locations(ca_bundle)
     context.verify_mode = ssl.CERT_REQUIRED

@@ -75,8 +75,11 @@ STALE = 1.0
 subscription may have been changed."""
 
 RECENT, AHEAD = 0.2, 16
-"""Seconds: as many requests as succeeded within this time are claimed ahead of a free thread, of
-each subscription as of all, but not more than so many for each thread."""
+"""Seconds: as many requests as succeed in this time are claimed ahead of a free thread, of each
+subscription as of all, but not more than so many for each thread."""
+
+BRIEF = 0.02
+"""Seconds of a drain that tell how many requests will succeed in a longer time."""
 
 GATHER, GATHER_BUSY = 0.003, 0.05
 """Seconds for which results that follow the first are waited for, to be settled with it; the
@@ -277,7 +280,7 @@ class Pipeline:
         self._claimer = Claimer(using, self.places)
         self._succeeded: deque[tuple[float, Any]] = deque(maxlen=AHEAD * self.places)
         self._done: SimpleQueue[Future[Outcome]] = SimpleQueue()
-        self._look_at = self._claim_at = 0.0
+        self._look_at = self._claim_at = self._began = 0.0
         self._lanes: Lanes | None = None
         self._transport: Transport | None = None
         self._closing = ExitStack()
@@ -322,9 +325,8 @@ class Pipeline:
         return events
 
     def _claim(self) -> Claimed:
-        recently = time.monotonic() - RECENT
-        recent = Counter(key for moment, key in self._succeeded if moment > recently)
-        most = self.places + recent.total()
+        recent = self._succeeding()
+        most = self.places + min(recent.total(), AHEAD * self.places)
         wanted = most - len(self.under_way)
         # Claiming by ones and twos costs as many queries as by dozens. But a free place is not to
         # wait long for others to be: what holds them may hang.
@@ -345,6 +347,13 @@ class Pipeline:
             self._call_at = time.monotonic() + CROWDED
             self._call()
         return claimed
+
+    def _succeeding(self) -> Counter[Any]:
+        """How many requests to each subscription succeed within `RECENT`, as it goes now."""
+        now = time.monotonic()
+        since = min(max(now - self._began, BRIEF), RECENT)
+        recent = Counter(key for moment, key in self._succeeded if moment > now - since)
+        return Counter({key: round(count * RECENT / since) for key, count in recent.items()})
 
     def _wait(self) -> list[Outcome]:
         """What has come back; where one comes, others follow, and are written at once."""
@@ -375,6 +384,7 @@ class Pipeline:
     def _engine(self) -> tuple[Lanes, Transport]:
         """Threads and connections, made only when there is something to send."""
         if self._lanes is None or self._transport is None:
+            self._began = time.monotonic()
             self._lanes = Lanes(self.places, partial(pace.of, places=self.places))
             self._transport = delivery.make_transport()
             self._closing.callback(self._transport.close)

@@ -49,7 +49,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, loop: bool, max_seconds: float | None, **options: Any) -> None:
         # What a site has loaded stays: to look through it for garbage takes a tenth of a second.
-        gc.collect()
         gc.freeze()
         with _stop_on_signal() as stop:
             if loop:
