@@ -223,6 +223,7 @@ def make_transport() -> Transport:
         allowed_networks=settings.ALLOWED_NETWORKS,
         proxy=settings.PROXY,
         max_response_bytes=settings.MAX_RESPONSE_BYTES,
+        max_idle=max(settings.CONCURRENCY, 256),
     )
 
 

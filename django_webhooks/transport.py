@@ -24,12 +24,14 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_address
+from itertools import chain
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,7 +94,7 @@ class Transport:
     `allow_http` and `allowed_networks` are those of `addresses.check_url`. `proxy` is the
     http(s) URL of an egress proxy: it may be anywhere, and it resolves the names, so only
     URLs and literal addresses are checked here. `ca_bundle` is the path of the certificates
-    to trust in place of certifi's.
+    to trust in place of certifi's. `max_idle` is how many connections are kept for reuse.
     """
 
     def __init__(
@@ -103,11 +105,13 @@ class Transport:
         proxy: str | None = None,
         max_response_bytes: int = 65536,
         ca_bundle: str | None = None,
+        max_idle: int = 256,
     ) -> None:
         networks = tuple(allowed_networks)
         self._networks = networks
         self._max_response_bytes = max_response_bytes
-        self._adapter = _Adapter(_tls_context(ca_bundle or certifi.where()), proxy)
+        context = _tls_context(ca_bundle or certifi.where())
+        self._adapter = _Adapter(context, proxy, max_idle)
         self._calls: set[_Call] = set()
 
         @lru_cache(maxsize=1024)
@@ -326,7 +330,7 @@ class _Call:
         self.networks = networks
         self.deadline = -math.inf
         self.stage = "connection"  # the `error`, if it fails now
-        self.fresh = False  # use no pooled connection
+        self.fresh = False  # use no idle connection
         self.reused = False  # the connection had served before
         self.answered = False  # a byte of the response has come
         self._sock: socket.socket | None = None
@@ -605,33 +609,80 @@ _POOLS = {"http": _Pool, "https": _TLSPool}
 class _Route:
     """What all requests to a URL have in common."""
 
-    scheme: str
-    host: str
-    port: int | None
+    origin: tuple[str, int | None, str]
+    """Host, port and scheme."""
     lines: Sequence[str]
     """The first of the head."""
     is_forwarded: bool
     """Whether a proxy reads the request; it only carries one over TLS."""
 
 
+class _Idle:
+    """Connections that wait for their next request: `most` of all, so that they can't use up what
+    files the process may open. Beyond that the host whose last answer is oldest loses one."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._waiting: OrderedDict[Hashable, deque[_Guarded]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, origin: Hashable) -> _Guarded | None:
+        """The one that was used last, for it is the least likely to have been given up."""
+        with self._lock:
+            return self._pop(origin, deque.pop) if origin in self._waiting else None
+
+    def keep(self, origin: Hashable, connection: _Guarded) -> None:
+        surplus = None
+        with self._lock:
+            self._waiting.setdefault(origin, deque()).append(connection)
+            self._waiting.move_to_end(origin)
+            self._count += 1
+            if self._count > self._most:
+                surplus = self._pop(next(iter(self._waiting)), deque.popleft)
+        if surplus:
+            surplus.close()
+
+    def close(self) -> None:
+        """Those that are there, and each that comes from now on."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, OrderedDict()
+            self._most = self._count = 0
+        for connection in chain(*waiting.values()):
+            connection.close()
+
+    def _pop(self, origin: Hashable, which: Callable[[deque[_Guarded]], _Guarded]) -> _Guarded:
+        connections = self._waiting[origin]
+        connection = which(connections)
+        self._count -= 1
+        if not connections:
+            del self._waiting[origin]
+        return connection
+
+
 class _Adapter(HTTPAdapter):
-    """requests' adapter: it makes the connections, of our classes, keeps at most 16 idle ones
-    for each of 64 hosts, and knows how to ask a proxy.
+    """requests' adapter: it makes the connections, of our classes, and knows how to ask a proxy.
 
     A request goes to http.client by itself. What `HTTPAdapter.send` and urllib3's `urlopen` do
     for each one (retries, redirects, cookies, decoding) no webhook has a use for, and it took
     more than half of a delivery's time.
     """
 
-    def __init__(self, context: ssl.SSLContext, proxy: str | None) -> None:
-        self._tls = {"ssl_context": context, "cert_reqs": "CERT_REQUIRED"}
-        super().__init__(pool_connections=64, pool_maxsize=16)
+    def __init__(self, context: ssl.SSLContext, proxy: str | None, max_idle: int) -> None:
+        self._tls: dict[str, Any] = {"ssl_context": context, "cert_reqs": "CERT_REQUIRED"}
+        super().__init__()
         self._proxy = proxy
         self._manager = self.proxy_manager_for(proxy) if proxy else self.poolmanager
+        self._idle = _Idle(max_idle)
         self.route = lru_cache(maxsize=1024)(self._find_route)
 
+    def close(self) -> None:
+        self._idle.close()
+        super().close()
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **self._tls, **kwargs)
+        kwargs |= self._tls
+        super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
@@ -654,18 +705,13 @@ class _Adapter(HTTPAdapter):
         lines = [f"POST {target} HTTP/1.1", f"host: {authority}"]
         if is_forwarded:
             lines += [f"{name}: {value}" for name, value in self._manager.proxy_headers.items()]
-        return _Route(scheme, host, port, lines, is_forwarded)
+        return _Route((host, port, scheme), lines, is_forwarded)
 
     def post(self, route: _Route, message: bytes, limit: int, call: _Call) -> Exchange:
         """The outcome, with no more than `limit` bytes of the response's body."""
-        pool = self._manager.connection_from_host(route.host, route.port, route.scheme)
-        connection = pool._get_conn()
+        connection = self._connection(route, call)
         is_whole = False
         try:
-            if call.fresh:  # what gave up one connection has likely given up its neighbours
-                connection.close()
-            if self._proxy and not route.is_forwarded and connection.is_closed:
-                pool._prepare_proxy(connection)
             response = connection.post(message)
             with response:
                 call.remaining()  # judged by the clock, whatever came
@@ -674,9 +720,25 @@ class _Adapter(HTTPAdapter):
             return _outcome(response, body)
         finally:
             if is_whole:
-                pool._put_conn(connection)
+                self._idle.keep(route.origin, connection)
             else:
                 connection.close()
+
+    def _connection(self, route: _Route, call: _Call) -> _Guarded:
+        """An idle one that the server has not given up, or a new one."""
+        while not call.fresh and (connection := self._idle.take(route.origin)):
+            if connection.is_connected:
+                return connection
+            connection.close()
+        pool = self._manager.connection_from_host(*route.origin)
+        made: _Guarded = pool._new_conn()
+        try:
+            if self._proxy and not route.is_forwarded:
+                pool._prepare_proxy(made)
+        except BaseException:
+            made.close()
+            raise
+        return made
 
 
 def _not_ours(record: logging.LogRecord) -> bool:

@@ -83,8 +83,8 @@ BRIEF = 0.02
 
 GATHER, GATHER_BUSY = 0.003, 0.05
 """Seconds for which results that follow the first are waited for, to be settled with it; the
-second while threads have more than they can take. What is gathered is sent twice if the worker is
-killed meanwhile."""
+second as long as twice as much is under way as threads can take. What is gathered is sent twice if
+the worker is killed meanwhile."""
 
 LOOK = 0.02
 """Seconds for which a busy drain does not look again for events where there were none, and does not
@@ -358,10 +358,12 @@ class Pipeline:
     def _wait(self) -> list[Outcome]:
         """What has come back; where one comes, others follow, and are written at once."""
         done: list[Future[Outcome]] = []  # still under way, for this may be cut short
-        gather = GATHER_BUSY if len(self.under_way) > self.places else GATHER
+        gather, enough = GATHER, len(self.under_way)
+        if enough >= 2 * self.places:
+            gather, enough = GATHER_BUSY, enough - self.places
         until = time.monotonic() + POLL
         with suppress(Empty):
-            while len(done) < len(self.under_way):
+            while len(done) < enough:
                 future = self._done.get(timeout=max(until - time.monotonic(), 0))
                 if future not in self.under_way:
                     continue  # it was given back

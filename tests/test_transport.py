@@ -1,7 +1,6 @@
 """What the sender promises about any receiver: real sockets on loopback, deadlines of ~1 s."""
 
 import os
-import queue
 import socket
 import ssl
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -617,15 +616,31 @@ def test_the_replacement_is_a_new_connection_not_another_idle_one(transport):
 
 @contextmanager
 def oldest_first(transport):
-    pools = transport._adapter.poolmanager.pools
-    (pool,) = (pools[key] for key in pools.keys())  # noqa: SIM118
-    idle = queue.Queue()
-    while not pool.pool.empty():
-        if connection := pool.pool.get():
-            idle.put(connection)
-    pool.pool = idle
+    (waiting,) = transport._adapter._idle._waiting.values()
+    waiting.reverse()
     yield
-    pool.close()
+
+
+def test_idle_connections_are_no_more_than_may_be():
+    receivers = [Receiver(reply()) for _ in range(3)]
+    with ExitStack() as stack:
+        first, second, third = (stack.enter_context(each).url for each in receivers)
+        transport = Transport(allow_http=True, allowed_networks=LOOPBACK, max_idle=2)
+        stack.callback(transport.close)
+        for url in (first, second, third, third, second, first):
+            assert send(transport, url).error == ""
+    assert [each.connections for each in receivers] == [2, 1, 1]
+
+
+def test_a_connection_that_comes_back_after_the_end_is_closed(transport):
+    with Receiver(reply()) as receiver:
+        assert send(transport, receiver.url).error == ""
+        (waiting,) = transport._adapter._idle._waiting.values()
+        (connection,) = waiting
+        transport.close()
+        assert connection.is_closed
+        assert send(transport, receiver.url).error == ""
+        assert not transport._adapter._idle._waiting
 
 
 def test_a_connection_that_replaced_a_closed_one_counts_as_new(transport):

@@ -310,7 +310,7 @@ def send_all(url: str, threads: int, count: int, ca_bundle: str | None = None) -
 
     def send(parcel: Any) -> str:
         if threads == 1:
-            transport._adapter.poolmanager.clear()
+            transport._adapter.close()
         return delivering.send(parcel, transport).exchange.error
 
     with ThreadPoolExecutor(threads) as pool:
