@@ -25,7 +25,7 @@ import ssl
 import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -49,7 +49,7 @@ from .exceptions import BlockedAddress, UnsafeURL
 if not callable(getattr(HTTPConnection, "_new_conn", None)):  # then nothing would be guarded
     raise ImportError("This urllib3 has no HTTPConnection._new_conn: install urllib3 2.x.")
 
-MAX_HEAD_BYTES = 65536
+MAX_HEAD_BYTES, MAX_HEAD_LINES = 65536, 100
 MAX_RESPONSE_HEADERS, MAX_RESPONSE_HEADER_LENGTH = 50, 1024
 MAX_CUSTOM_HEADERS, MAX_CUSTOM_HEADER_LENGTH = 20, 1024
 MAX_LOOKUPS = 64
@@ -264,7 +264,7 @@ def _read(response: "_Response", limit: int) -> str:
 
 
 def _outcome(response: "_Response", body: str) -> Exchange:
-    status, headers = response.status, _joined(response.headers.items())
+    status, headers = response.status, response.headers
     error = "" if 200 <= status < 300 else "redirect" if 300 <= status < 400 else "status"
     return Exchange(
         status_code=status,
@@ -274,15 +274,6 @@ def _outcome(response: "_Response", body: str) -> Exchange:
         detail=error and f"The receiver answered with HTTP status {status}.",
         retry_after=_storable(headers.get("retry-after", "")),
     )
-
-
-def _joined(items: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """By lower-case name; what is there more than once in one line (RFC 9110 5.3)."""
-    joined: dict[str, str] = {}
-    for name, value in items:
-        key = name.lower()
-        joined[key] = f"{joined[key]}, {value}" if key in joined else value
-    return joined
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
@@ -515,26 +506,71 @@ class _Lines(io.BufferedReader):
 
 
 class _Response(http.client.HTTPResponse):
+    """A response of http.client, whose `headers` are by lower-case name.
+
+    http.client leaves them to the parser of e-mail, which takes longer than all else here.
+    """
+
+    headers: dict[str, str]  # type: ignore[assignment]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fp = self._lines = _Lines(self.fp.detach())
 
     def begin(self) -> None:
-        super().begin()
+        """Read the head. What follows it is framed as RFC 9112 6.3 says."""
+        version, self.status, self.reason = self._read_status()
+        self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
+        self.headers = self._read_headers()
         self._lines.budget = MAX_HEAD_BYTES  # a large head leaves no less for the chunks
-        if len(set(self.headers.get_all("content-length", ()))) > 1:
-            raise http.client.HTTPException("Two lengths: nobody knows where the body ends.")
+        coding = self.headers.get("transfer-encoding", "").lower()
+        self.chunked = coding.rpartition(",")[2].strip() == "chunked"
+        self.chunk_left = None
+        self.length = self._find_length()
+        is_endless = self.length is None and not self.chunked
+        self.will_close = is_endless or self.status == 101 or self._check_close()  # type: ignore[attr-defined]
 
     @property
     def is_complete(self) -> bool:
         """Whether it was read to its end, so that the connection may serve once more."""
         return not self.will_close and (self.length == 0 or self.isclosed())
 
+    def _read_headers(self) -> dict[str, str]:
+        """What is there more than once stands in one line (RFC 9110 5.3); what is no header is
+        left out, for the status has come."""
+        headers: dict[str, str] = {}
+        name = ""
+        for _ in range(MAX_HEAD_LINES):
+            line = self.fp.readline().decode("latin-1").rstrip("\r\n")
+            if not line:
+                return headers
+            if line[0] in " \t" and name:  # RFC 9112 5.2: obsolete folding
+                headers[name] += " " + line.strip(" \t")
+                continue
+            before, colon, value = line.partition(":")
+            if not colon:
+                continue
+            name, value = before.strip(" \t").lower(), value.strip(" \t")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        raise http.client.HTTPException("The head has too many lines.")
+
+    def _find_length(self) -> int | None:
+        """Of the body, in bytes; None if that is not told."""
+        if self.status in (204, 304):
+            return 0
+        lengths = {each.strip() for each in self.headers.get("content-length", "").split(",")}
+        if "transfer-encoding" in self.headers or lengths == {""}:
+            return None
+        (length,) = lengths if len(lengths) == 1 else ("",)
+        if not (length.isascii() and length.isdigit()):
+            raise http.client.HTTPException("Nobody knows where the body ends.")
+        return int(length)
+
     def _read_status(self) -> tuple[str, int, str]:
-        """http.client skips 100 only; RFC 9110 15.2: any 1xx but 101 is followed by more."""
+        """RFC 9110 15.2: any 1xx but 101 is followed by more."""
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 100 < status < 200 or status == 101:
+            if not 100 <= status < 200 or status == 101:
                 return version, status, reason
             while self.fp.readline() not in (b"\r\n", b"\n"):
                 pass
