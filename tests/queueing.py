@@ -281,6 +281,9 @@ class _Worker:
         self._done = 0
         self._waiting = 0
         """The number of the wait that is on; 0 if none is."""
+        self._gathering = 0
+        """Likewise, of results that follow the first; with `_enough` of them it ends."""
+        self._enough = 0
         self._waits = count(1)
 
     # The thread that claims and settles
@@ -304,7 +307,7 @@ class _Worker:
         now = self.run.clock.now
         most = self.places + sum(1 for each in self._came_back if each > now - RECENT)
         wanted = most - self.under_way
-        enough = most // 3 if most > self.places else 1
+        enough = most // 2 if most > self.places else 1
         if wanted >= enough:
             self._look(wanted, 1)
         else:
@@ -361,10 +364,19 @@ class _Worker:
 
     def _gather(self) -> None:
         self._waiting = 0
-        busy = self.under_way > self.places
-        self.run.clock.after(GATHER_BUSY if busy else GATHER, self._settle)
+        seconds, self._enough = GATHER, self.under_way
+        if self.under_way >= 2 * self.places:
+            seconds, self._enough = GATHER_BUSY, self.under_way - self.places
+        number = self._gathering = next(self._waits)
+        self.run.clock.after(seconds, lambda: self._end_gathering(number))
+        self._end_gathering(number, self._enough)
+
+    def _end_gathering(self, number: int, enough: int = 1) -> None:
+        if number == self._gathering and self._done >= enough:
+            self._settle()
 
     def _settle(self) -> None:
+        self._gathering = 0
         rows, self._done = self._done, 0
         self.under_way -= rows
         self._came_back.extend([self.run.clock.now] * rows)
@@ -418,6 +430,8 @@ class _Worker:
             self._done += 1
             if self._waiting:
                 self._gather()
+            elif self._gathering:
+                self._end_gathering(self._gathering, self._enough)
 
         self._compute(run.costs.send, sent)
 
