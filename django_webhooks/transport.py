@@ -524,11 +524,12 @@ class _Response(http.client.HTTPResponse):
         self.headers = self._read_headers()
         self._lines.budget = MAX_HEAD_BYTES  # a large head leaves no less for the chunks
         coding = self.headers.get("transfer-encoding", "").lower()
-        self.chunked = coding.rpartition(",")[2].strip() == "chunked"
-        self.chunk_left = None
         self.length = self._find_length()
-        is_endless = self.length is None and not self.chunked
-        self.will_close = is_endless or self.status == 101 or self._check_close()  # type: ignore[attr-defined]
+        self.chunked = self.length is None and coding.rpartition(",")[2].strip() == "chunked"
+        self.chunk_left = None
+        has_one_end = self.chunked and "content-length" not in self.headers
+        ends = self.length is None and not has_one_end
+        self.will_close = ends or self.status == 101 or self._check_close()  # type: ignore[attr-defined]
 
     @property
     def is_complete(self) -> bool:

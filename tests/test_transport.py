@@ -282,6 +282,68 @@ def test_what_is_not_a_whole_http_head_is_a_failed_connection(transport, answer)
     assert (exchange.error, exchange.status_code) == ("connection", None)
 
 
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        (b"X-A:1\r\nx-b: \t 2 \r\n", {"x-a": "1", "x-b": "2"}),
+        (b"x-a: 1\r\nX-A: 2\r\n", {"x-a": "1, 2"}),
+        (b"x-a: 1\r\n\t 2\r\n 3\r\nx-b: 4\r\n", {"x-a": "1 2 3", "x-b": "4"}),
+        (b" x-a: 1\r\nx-b: 2\r\n", {"x-a": "1", "x-b": "2"}),
+        (b"x-a : 1\r\n", {"x-a": "1"}),
+        (b"no header\r\nx-a: 1\r\n", {"x-a": "1"}),
+        (b"x-a: 1\nx-b: 2\n", {"x-a": "1", "x-b": "2"}),
+        (b"x-a: \xe4\r\n", {"x-a": "ä"}),
+        (b"x-a:\r\n", {"x-a": ""}),
+    ],
+)
+def test_a_head_is_read_as_rfc_9112_says(transport, fields, headers):
+    answer = b"HTTP/1.1 200 OK\r\n" + fields + b"content-length: 2\r\n\r\nok"
+    with Receiver(raw(answer)) as receiver:
+        exchange = send(transport, receiver.url)
+    assert (exchange.error, exchange.body) == ("", "ok")
+    assert exchange.headers == {**headers, "content-length": "2"}
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "text", "connections"),
+    [
+        (b"200 OK\r\ncontent-length: 2\r\n", b"ok", "ok", 1),
+        (b"200 OK\r\ncontent-length: 2, 2\r\n", b"ok", "ok", 1),
+        (b"200 OK\r\ntransfer-encoding: chunked\r\n", b"2\r\nok\r\n0\r\n\r\n", "ok", 1),
+        (
+            b"200 OK\r\ntransfer-encoding: x, Chunked\r\ncontent-length: 9\r\n",
+            b"2\r\nok\r\n0\r\n\r\n",
+            "ok",
+            2,
+        ),
+        (b"200 OK\r\ntransfer-encoding: x, Chunked\r\n", b"2\r\nok\r\n0\r\n\r\n", "ok", 1),
+        (b"204 No Content\r\n", b"", "", 1),
+        (b"204 No Content\r\ntransfer-encoding: chunked\r\n", b"", "", 1),
+        (b"200 OK\r\ncontent-length: 2\r\nconnection: close\r\n", b"ok", "ok", 2),
+        (b"200 OK\r\ncontent-length: 3\r\n", b"ok", "ok", 2),
+    ],
+)
+def test_a_connection_is_used_again_where_the_body_has_a_known_end(
+    transport, head, body, text, connections
+):
+    def behaviour(peer):
+        while peer.read_request():
+            peer.write(b"HTTP/1.1 " + head + b"\r\n" + body)
+
+    with Receiver(behaviour) as receiver:
+        for _ in range(2):
+            exchange = send(transport, receiver.url)
+            assert (exchange.error, exchange.body) == ("", text)
+        assert receiver.connections == connections
+
+
+@pytest.mark.parametrize("lengths", [b"2\r\ncontent-length: 3", b"2, 3", b"-2", b"two", b"+2"])
+def test_a_body_whose_end_nobody_knows_is_a_failed_connection(transport, lengths):
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: " + lengths + b"\r\n\r\nok"
+    with Receiver(raw(answer)) as receiver:
+        assert send(transport, receiver.url).error == "connection"
+
+
 @pytest.mark.parametrize("behaviour", ["accept_and_close", "reset"])
 def test_a_new_connection_that_dies_is_not_tried_again(transport, behaviour):
     with Receiver(behaviour) as receiver:
