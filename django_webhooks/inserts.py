@@ -5,7 +5,7 @@ escapes each item of the lists that it sends in Python: several times what the d
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -15,6 +15,9 @@ from django.db.models.constants import OnConflict
 
 ROWS, ARRAYED = 500, 2000
 """Rows that are inserted with one statement: as values or JSON, and as arrays."""
+
+CHARACTERS = 16_000_000
+"""Of JSON, in one statement: PostgreSQL takes a gigabyte at most, and holds it more than once."""
 
 PLAIN = (models.BooleanField, models.CharField, models.IntegerField, models.TextField)
 """Fields whose values every driver takes as they are."""
@@ -66,10 +69,25 @@ def _from_json(fields: Sequence[Any], rows: Sequence[Any], connection: Any) -> S
     source = f"SELECT {columns} FROM json_to_recordset(%s) AS rows ({types})"  # noqa: S608
     names = [field.column for field in fields]
     values_of = attrgetter(*(field.attname for field in fields))
-    encode = partial(json.dumps, default=str)  # moments and UUIDs, as PostgreSQL reads them
-    for start in range(0, len(rows), ROWS):
-        lot = rows[start : start + ROWS]
-        yield source, [encode([dict(zip(names, values_of(row), strict=True)) for row in lot])]
+    # As PostgreSQL reads them: moments and UUIDs.
+    encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+    texts = (encode(dict(zip(names, values_of(row), strict=True))) for row in rows)
+    for lot in _lots(texts):
+        yield source, [f"[{','.join(lot)}]"]
+
+
+def _lots(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Of rows in JSON, each for one statement."""
+    lot: list[str] = []
+    left = CHARACTERS
+    for text in texts:
+        if lot and (len(text) > left or len(lot) == ROWS):
+            yield lot
+            lot, left = [], CHARACTERS
+        lot.append(text)
+        left -= len(text)
+    if lot:
+        yield lot
 
 
 def insert_alike(

@@ -46,8 +46,9 @@ from urllib3.util.ssl_ import create_urllib3_context
 from .addresses import Network, check_address, check_url
 from .exceptions import BlockedAddress, UnsafeURL
 
-if not callable(getattr(HTTPConnection, "_new_conn", None)):  # then nothing would be guarded
-    raise ImportError("This urllib3 has no HTTPConnection._new_conn: install urllib3 2.x.")
+for _part in ("_new_conn", "is_connected"):  # without the first nothing would be guarded
+    if not hasattr(HTTPConnection, _part):
+        raise ImportError(f"This urllib3 has no HTTPConnection.{_part}: install urllib3 2.x.")
 
 MAX_HEAD_BYTES, MAX_HEAD_LINES = 65536, 100
 MAX_RESPONSE_HEADERS, MAX_RESPONSE_HEADER_LENGTH = 50, 1024
@@ -245,6 +246,8 @@ def _known(name: str) -> str:
 
 _CREDENTIAL = re.compile(r"cookie|token|secret|passw|session|csrf|api-?key|auth", re.IGNORECASE)
 
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+
 _DETAILS = {
     "dns": "The host's name did not resolve.",
     "connection": "The connection failed, or broke off before a complete HTTP answer.",
@@ -256,10 +259,12 @@ _DETAILS = {
 def _read(response: "_Response", limit: int) -> str:
     """The first `limit` bytes as text; a body that breaks off decides nothing."""
     pieces, left = [], limit
-    with suppress(OSError, http.client.HTTPException):
+    try:
         while left > 0 and (piece := response.read1(left)):
             pieces.append(piece)
             left -= len(piece)
+    except (OSError, http.client.HTTPException):
+        response.will_close = True  # nobody knows where the next response begins
     return b"".join(pieces).decode("utf-8", "replace").replace("\0", "")
 
 
@@ -283,7 +288,7 @@ def _kept(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _storable(text: str) -> str:
-    text = text[:MAX_RESPONSE_HEADER_LENGTH].replace("\0", "")
+    text = _CONTROL.sub("", text[:MAX_RESPONSE_HEADER_LENGTH])
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -520,21 +525,25 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the head. What follows it is framed as RFC 9112 6.3 says."""
         version, self.status, self.reason = self._read_status()
-        self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
+        if not version.startswith("HTTP/1."):
+            raise http.client.UnknownProtocol(version)
+        self.version = 10 if version == "HTTP/1.0" else 11
         self.headers = self._read_headers()
         self._lines.budget = MAX_HEAD_BYTES  # a large head leaves no less for the chunks
         coding = self.headers.get("transfer-encoding", "").lower()
         self.length = self._find_length()
         self.chunked = self.length is None and coding.rpartition(",")[2].strip() == "chunked"
         self.chunk_left = None
-        has_one_end = self.chunked and "content-length" not in self.headers
+        # RFC 9112 6.1 and 6.3: with a length beside it, or from a server of HTTP/1.0, the coding
+        # may have been meant for somebody between us.
+        has_one_end = self.chunked and self.version == 11 and "content-length" not in self.headers
         ends = self.length is None and not has_one_end
         self.will_close = ends or self.status == 101 or self._check_close()  # type: ignore[attr-defined]
 
     @property
     def is_complete(self) -> bool:
         """Whether it was read to its end, so that the connection may serve once more."""
-        return not self.will_close and (self.length == 0 or self.isclosed())
+        return not self.will_close and (self.isclosed() if self.chunked else self.length == 0)
 
     def _read_headers(self) -> dict[str, str]:
         """What is there more than once stands in one line (RFC 9110 5.3); what is no header is
@@ -552,18 +561,21 @@ class _Response(http.client.HTTPResponse):
             if not colon:
                 continue
             name, value = before.strip(" \t").lower(), value.strip(" \t")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            if name not in headers:
+                headers[name] = value
+            elif name != "retry-after":  # no list: the first is taken
+                headers[name] += f", {value}"
         raise http.client.HTTPException("The head has too many lines.")
 
     def _find_length(self) -> int | None:
         """Of the body, in bytes; None if that is not told."""
-        if self.status in (204, 304):
+        if self.status in (101, 204, 304):
             return 0
         lengths = {each.strip() for each in self.headers.get("content-length", "").split(",")}
         if "transfer-encoding" in self.headers or lengths == {""}:
             return None
         (length,) = lengths if len(lengths) == 1 else ("",)
-        if not (length.isascii() and length.isdigit()):
+        if not re.fullmatch("[0-9]{1,18}", length):
             raise http.client.HTTPException("Nobody knows where the body ends.")
         return int(length)
 
@@ -746,6 +758,7 @@ class _Adapter(HTTPAdapter):
 
     def post(self, route: _Route, message: bytes, limit: int, call: _Call) -> Exchange:
         """The outcome, with no more than `limit` bytes of the response's body."""
+        call.remaining()  # or what ran out of time would be taken for a name that does not resolve
         connection = self._connection(route, call)
         is_whole = False
         try:
@@ -756,7 +769,7 @@ class _Adapter(HTTPAdapter):
                 is_whole = response.is_complete
             return _outcome(response, body)
         finally:
-            if is_whole:
+            if is_whole and not route.is_forwarded:
                 self._idle.keep(route.origin, connection)
             else:
                 connection.close()

@@ -69,6 +69,16 @@ def test_more_rows_than_one_statement_takes_are_all_written(delivery):
     assert [row["number"] for row in written()] == list(range(700))
 
 
+def test_large_rows_are_written_in_lots(delivery, monkeypatch, django_assert_num_queries):
+    monkeypatch.setattr(inserts, "CHARACTERS", 1500)
+    rows = attempts(delivery, 5)
+    for row in rows:
+        row.response_body = "x" * 1000
+    with django_assert_num_queries(5 if connection.vendor == "postgresql" else 1):
+        insert(Attempt, rows, "default")
+    assert [row["response_body"] for row in written()] == ["x" * 1000] * 5
+
+
 def test_a_row_need_not_be_an_instance(delivery):
     (row,) = attempts(delivery)
     names = [field.attname for field in Attempt._meta.concrete_fields if not field.primary_key]

@@ -270,6 +270,7 @@ def test_a_2xx_with_its_headers_in_time_is_success_whatever_the_body_does(
         b"SSH-2.0-OpenSSH_9.9\r\n",
         b"HTTP/1.1 abc OK\r\n\r\n",
         b"HTTP/1.1 -20 OK\r\n\r\n",
+        b"HTTP/2 200 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(200)) + b"\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 70000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"x: %s\r\n" % (b"y" * 9000) * 20 + b"\r\n",
@@ -294,6 +295,8 @@ def test_what_is_not_a_whole_http_head_is_a_failed_connection(transport, answer)
         (b"x-a: 1\nx-b: 2\n", {"x-a": "1", "x-b": "2"}),
         (b"x-a: \xe4\r\n", {"x-a": "ä"}),
         (b"x-a:\r\n", {"x-a": ""}),
+        (b"x-a: a\rb\x1b[31m\x7f\r\n", {"x-a": "ab[31m"}),
+        (b"retry-after: 120\r\nRetry-After: 240\r\n", {"retry-after": "120"}),
     ],
 )
 def test_a_head_is_read_as_rfc_9112_says(transport, fields, headers):
@@ -321,6 +324,7 @@ def test_a_head_is_read_as_rfc_9112_says(transport, fields, headers):
         (b"204 No Content\r\ntransfer-encoding: chunked\r\n", b"", "", 1),
         (b"200 OK\r\ncontent-length: 2\r\nconnection: close\r\n", b"ok", "ok", 2),
         (b"200 OK\r\ncontent-length: 3\r\n", b"ok", "ok", 2),
+        (b"200 OK\r\ntransfer-encoding: chunked\r\n", b"2\r\nok\r\nzz\r\n", "ok", 2),
     ],
 )
 def test_a_connection_is_used_again_where_the_body_has_a_known_end(
@@ -337,7 +341,9 @@ def test_a_connection_is_used_again_where_the_body_has_a_known_end(
         assert receiver.connections == connections
 
 
-@pytest.mark.parametrize("lengths", [b"2\r\ncontent-length: 3", b"2, 3", b"-2", b"two", b"+2"])
+@pytest.mark.parametrize(
+    "lengths", [b"2\r\ncontent-length: 3", b"2, 3", b"-2", b"two", b"+2", b"0" * 5000]
+)
 def test_a_body_whose_end_nobody_knows_is_a_failed_connection(transport, lengths):
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: " + lengths + b"\r\n\r\nok"
     with Receiver(raw(answer)) as receiver:
@@ -718,6 +724,32 @@ def test_a_connection_that_replaced_a_closed_one_counts_as_new(transport):
         assert receiver.connections == 2
 
 
+def test_a_receiver_that_hangs_on_a_kept_connection_is_a_timeout(transport, names):
+    def behaviour(peer):
+        peer.read_request()
+        if peer.number == 1:
+            peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            peer.read_request()
+        time.sleep(2 * DEADLINE)
+
+    names["hook.example"] = ["127.0.0.1"]
+    with Receiver(behaviour) as receiver:
+        url = receiver.url.replace("127.0.0.1", "hook.example")
+        assert [send(transport, url).error for _ in range(2)] == ["", "timeout"]
+
+
+def test_an_upgrade_that_nobody_asked_for_holds_up_nobody(transport):
+    def behaviour(peer):
+        peer.read_request()
+        peer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n")
+        time.sleep(DEADLINE)
+
+    with Receiver(behaviour) as receiver:
+        exchange = send(transport, receiver.url)
+    assert (exchange.error, exchange.status_code) == ("status", 101)
+    assert exchange.duration_ms < DEADLINE * 500
+
+
 def test_the_replacement_is_the_last_try(transport):
     def behaviour(peer):
         if peer.number == 1:
@@ -828,6 +860,7 @@ def test_one_host_can_not_answer_for_the_next_on_a_connection_to_the_proxy(names
         for host in "ab":
             assert send(transport, f"http://{host}.example/").error == ""
         assert proxy.connections == 2
+        assert not transport._adapter._idle._waiting
     transport.close()
 
 

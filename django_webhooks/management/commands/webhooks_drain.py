@@ -48,11 +48,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, loop: bool, max_seconds: float | None, **options: Any) -> None:
-        # What a site has loaded stays: to look through it for garbage takes a tenth of a second.
-        # What is delivered has no cycles: to look for them so often takes a twentieth of the time.
-        gc.freeze()
-        gc.set_threshold(10_000)
-        with _stop_on_signal() as stop:
+        with _seldom_collecting(), _stop_on_signal() as stop:
             if loop:
                 self.stdout.write("Delivering webhooks; Ctrl-C or SIGTERM stops.")
                 self._loop(stop, max_seconds)
@@ -126,6 +122,23 @@ def _slices(max_seconds: float | None) -> Iterator[float]:
     ends = math.inf if max_seconds is None else time.monotonic() + max_seconds
     while (left := ends - time.monotonic()) > 0:
         yield min(left, TELL_EVERY)
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """What a site has loaded stays: to look through it for garbage takes a tenth of a second.
+    What is delivered has no cycles: to look for them so often takes a twentieth of the time."""
+    if gc.get_freeze_count():  # whoever called us has seen to it
+        yield
+        return
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(10_000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager
