@@ -24,7 +24,7 @@ from tests.tables import Tables
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 ENDPOINTS = 10
-LENGTHS = [float(each) for each in os.environ.get("LENGTHS", "10,20,40,80").split(",")]
+LENGTHS = [float(each) for each in os.environ.get("LENGTHS", "10,20,40").split(",")]
 WARM = 5.0
 """Seconds after which everything has been imported and every pool has been filled."""
 

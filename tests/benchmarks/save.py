@@ -158,7 +158,7 @@ def main() -> None:
             arms[name] = partial(saved, name, None, looking=True)
             for count in LISTENERS:
                 arms[f"{what}, {count:,}"] = partial(saved, f"{what}, {count:,}", count)
-        found = take_turns(arms, 4 * RUNS)
+        found = take_turns(arms, 2 * RUNS)
         rows = [*rows_of("create", found, bench), *rows_of("update", found, bench)]
         asked, looked = found["is_listened_to()"], found["look-up"]
         rows.append(
