@@ -37,9 +37,9 @@ ENDPOINTS = 10
 DELAY = 0.1
 MANY = 256
 """Requests at a time for a receiver that is slow: rate × delay are on their way at once."""
-LONG = 2
-"""So many times longer for each process is a backlog for a receiver that is slow: to find out how
-many requests each endpoint takes at once needs some rounds, of a tenth of a second there."""
+LONG = 4
+"""So many times longer is a backlog for a receiver that is slow: to find out how many requests each
+endpoint takes at once needs some rounds, of a tenth of a second there."""
 
 DATA = {
     "id": 4711,
@@ -156,14 +156,14 @@ def main() -> None:
                 fast,
                 f"drain, {MANY} at a time",
                 concurrency=MANY,
-                count=bench.processes * LONG * DELIVERIES,
+                count=LONG * DELIVERIES,
             ),
             f"drain, {MANY} at a time, 100 ms": partial(
                 bench.drain,
                 slow,
                 f"drain, {MANY} at a time, 100 ms",
                 concurrency=MANY,
-                count=bench.processes * LONG * DELIVERIES,
+                count=LONG * DELIVERIES,
             ),
             "drain, fan-out included": partial(
                 bench.drain, fast, "drain, fan-out included", fanned_out=False
