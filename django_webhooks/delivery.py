@@ -27,7 +27,7 @@ from django_webhooks.inserts import insert
 from django_webhooks.models import Attempt, Delivery
 from django_webhooks.registry import CHALLENGE_EVENT
 from django_webhooks.retries import next_delay, on_contention, parse_retry_after
-from django_webhooks.transport import Exchange, Request, Transport, check_headers
+from django_webhooks.transport import MAX_IDLE, Exchange, Request, Transport, check_headers
 
 logger = logging.getLogger("django_webhooks")
 
@@ -223,7 +223,7 @@ def make_transport() -> Transport:
         allowed_networks=settings.ALLOWED_NETWORKS,
         proxy=settings.PROXY,
         max_response_bytes=settings.MAX_RESPONSE_BYTES,
-        max_idle=max(settings.CONCURRENCY, 256),
+        max_idle=max(settings.CONCURRENCY, MAX_IDLE),
     )
 
 

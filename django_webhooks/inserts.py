@@ -64,9 +64,8 @@ def _from_values(fields: Sequence[Any], rows: Sequence[Any], connection: Any) ->
 def _from_json(fields: Sequence[Any], rows: Sequence[Any], connection: Any) -> Source:
     """One text for a whole lot: psycopg would spend more on so many values than all else takes."""
     quote = connection.ops.quote_name
-    columns = ", ".join(quote(field.column) for field in fields)
     types = ", ".join(f"{quote(field.column)} {field.db_type(connection)}" for field in fields)
-    source = f"SELECT {columns} FROM json_to_recordset(%s) AS rows ({types})"  # noqa: S608
+    source = f"SELECT * FROM json_to_recordset(%s) AS rows ({types})"  # noqa: S608
     names = [field.column for field in fields]
     values_of = attrgetter(*(field.attname for field in fields))
     # As PostgreSQL reads them: moments and UUIDs.

@@ -53,6 +53,8 @@ for _part in ("_new_conn", "is_connected"):  # without the first nothing would b
 MAX_HEAD_BYTES, MAX_HEAD_LINES = 65536, 100
 MAX_RESPONSE_HEADERS, MAX_RESPONSE_HEADER_LENGTH = 50, 1024
 MAX_CUSTOM_HEADERS, MAX_CUSTOM_HEADER_LENGTH = 20, 1024
+MAX_IDLE = 256
+"""Connections kept for reuse: the others are closed, so that files are left to open."""
 MAX_LOOKUPS = 64
 """Names being resolved at once in this process, each on one thread, however many sends wait
 for it: a resolver that hangs can't pile up threads, nor one name take the place of others."""
@@ -106,7 +108,7 @@ class Transport:
         proxy: str | None = None,
         max_response_bytes: int = 65536,
         ca_bundle: str | None = None,
-        max_idle: int = 256,
+        max_idle: int = MAX_IDLE,
     ) -> None:
         networks = tuple(allowed_networks)
         self._networks = networks
