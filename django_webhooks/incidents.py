@@ -70,13 +70,19 @@ def note_results(results: Sequence[Result], now: datetime, using: str) -> Incide
     by_subscription: dict[Subscription, list[Result]] = {}
     for each in results:
         by_subscription.setdefault(each.subscription, []).append(each)
+    rows = Subscription.objects.using(using)
+    # As it is now: others may have failed since these attempts began.
+    ailing = set(
+        rows.filter(pk__in={each.subscription.pk for each in results if not each.error})
+        .exclude(failure_count=0, failing_since=None)
+        .values_list("pk", flat=True)
+    )
     for subscription in sorted(by_subscription, key=lambda each: each.pk):
         found = by_subscription[subscription]
-        rows = Subscription.objects.using(using)
         if any(each.status_code == GONE for each in found):
             _disable_gone(rows.filter(pk=subscription.pk), incidents)
         elif any(not each.error for each in found):
-            if subscription.failure_count or subscription.failing_since:
+            if subscription.pk in ailing:
                 _note_success(rows.filter(pk=subscription.pk), incidents)
         else:
             _note_failures(rows.lock([subscription.pk]), found, now, incidents)

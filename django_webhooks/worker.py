@@ -288,8 +288,20 @@ class Pipeline:
     def __enter__(self) -> "Pipeline":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Also after a time-out: no thread is waited for, what was not begun is given back."""
+        is_cut_short = kind is not None and not issubclass(kind, Exception)
+        try:
+            if is_cut_short:
+                # Perhaps within a query, after which some drivers can't go on.
+                connections[self.using].close()
+            self._leave()
+        except Exception:
+            if not is_cut_short:
+                raise
+            logger.exception("A drain that was cut short left claims to their leases.")
+
+    def _leave(self) -> None:
         done = [each for each in self.under_way if each.done() and not each.cancelled()]
         try:
             self._settle([self._take(each) for each in done])

@@ -20,6 +20,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django_q.exceptions import TimeoutException
 from django_q.models import Schedule
 
 from django_webhooks.backends.django_q import SCHEDULES, SWEEP
@@ -434,6 +435,62 @@ def test_task_cut_short_by_django_q_ends_within_a_second_and_gives_back_its_leas
     assert begun < 20
 
 
+SLEEP = {"postgresql": "SELECT pg_sleep(1)", "mysql": "SELECT SLEEP(1)"}
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="no query of SQLite waits for an answer")
+def test_time_out_in_the_middle_of_a_query_is_not_lost_and_what_is_done_is_settled(
+    subscribe, receiver, monkeypatch
+):
+    """MariaDB's connection can't be used after it: what was not read is in the way."""
+
+    def cut_in_two(using: str) -> int:
+        found = fan_out(using)
+        if receiver.requests:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with connection.cursor() as cursor:
+                cursor.execute(SLEEP[connection.vendor])
+        return found
+
+    def cut_short(*args: object) -> None:
+        raise TimeoutException
+
+    monkeypatch.setattr("django_webhooks.worker.fan_out", cut_in_two)
+    receiver.answer = lambda request: time.sleep(0.2) or 200
+    subscribe("*")
+    order()
+    before = signal.signal(signal.SIGALRM, cut_short)
+    try:
+        with pytest.raises(TimeoutException):
+            drain()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert Delivery.objects.get().status == "succeeded"
+
+
+def test_time_out_is_not_lost_when_the_database_fails_as_well(subscribe, receiver, monkeypatch):
+    def cut_short(using: str) -> int:
+        if receiver.requests:
+            raise TimeoutException
+        return fan_out(using)
+
+    def fail(*args: object) -> None:
+        raise OperationalError("The server has gone away.")
+
+    monkeypatch.setattr("django_webhooks.worker.fan_out", cut_short)
+    monkeypatch.setattr("django_webhooks.delivery.settle", fail)
+    receiver.answer = lambda request: time.sleep(0.2) or 200
+    subscribe("*")
+    order()
+    with pytest.raises(TimeoutException):
+        drain()
+    monkeypatch.undo()
+    let_leases_run_out()
+    drain()
+    assert Delivery.objects.get().status == "succeeded"
+
+
 # F18, F19: large transactions, migrations
 
 
@@ -467,6 +524,7 @@ def test_transaction_of_ten_thousand_saves_wakes_once_and_costs_the_same_for_eac
 MIGRATE = """
 from django.core.management import call_command
 from django.db import connection
+from django_q.exceptions import TimeoutException
 from django_q.models import Schedule
 
 def sweeps():

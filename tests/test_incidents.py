@@ -1,10 +1,12 @@
 """How endpoints do, and who is told of it."""
 
+import threading
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.core import mail
+from django.db import connection
 from django.utils import timezone
 
 from django_webhooks import signals
@@ -64,13 +66,43 @@ def test_incident_is_announced_once_and_its_end_once(subscribe, receiver, heard,
     assert not Delivery.objects.filter(attempt_count=0).exists()
 
 
-def test_a_few_failures_are_no_incident(subscribe, receiver, heard, owner):
+def test_a_few_failures_are_no_incident(configure, subscribe, receiver, heard, owner):
+    configure(CONCURRENCY=1)  # for more at once come back in any order
     answers = iter([500, 500, 500, 200] * 10)
     receiver.answer = lambda request: next(answers)
     subscribe("*", owner=owner)
     orders(12, owner)
     drain()
     assert heard == []
+
+
+def test_success_of_an_attempt_that_began_before_others_failed_ends_their_count(
+    subscribe, receiver, owner
+):
+    begun = threading.Event()
+    subscription = subscribe("*", owner=owner)
+    orders(8, owner)
+    drain()  # whoever does well is sent several at a time
+
+    def are_the_others_settled() -> bool:
+        subscription.refresh_from_db()
+        return subscription.failure_count == 3
+
+    def answer(request):
+        if begun.is_set():
+            return 500
+        begun.set()
+        try:
+            return 200 if wait_until(are_the_others_settled, 10) else 500
+        finally:
+            connection.close()
+
+    receiver.answer = answer
+    orders(4, owner)
+    drain()
+    subscription.refresh_from_db()
+    assert (subscription.failure_count, subscription.failing_since) == (0, None)
+    assert Delivery.objects.filter(status="succeeded").count() == 9
 
 
 def test_success_of_one_ends_the_count_of_another(subscribe, receiver, owner):
