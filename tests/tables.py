@@ -73,26 +73,32 @@ class Tables:
                 f" WHERE event_id > {self._event_id(str(start))} AND completed_at IS NOT NULL"
             )
 
-    def due(self, count: int, subscriptions: list[Subscription]) -> None:
-        """Deliveries that are due for up to that many seconds."""
+    def due(self, count: int, subscriptions: list[Subscription], **event: Any) -> None:
+        """Deliveries that are due for up to that many seconds; `event` is as for `events()`."""
         start = self.rows
-        self.events(count)
+        self.events(count, **event)
         self._deliver(start, count, subscriptions, next_attempt_at=self._ago("n", 0))
 
-    def events(self, count: int, *, days: float = 0, waiting: bool = False) -> None:
+    def events(
+        self, count: int, *, days: float = 0, waiting: bool = False, **columns: str
+    ) -> None:
+        """Events a second apart; each column that is named has that text."""
+        usual = {
+            "type": "shop.order.updated",
+            "data": "{}",
+            "previous": "{}",
+            "through": "[]",
+            "body": "{}",
+            "subject_type": "shop.order",
+            "subject_id": "1",
+        }
         self._insert(
             Event,
             count,
             id=self._event_id(f"n + {self.rows}"),
-            type="'shop.order.updated'",
-            data="'{}'",
-            previous="'{}'",
-            through="'[]'",
-            body="'{}'",
-            subject_type="'shop.order'",
-            subject_id="'1'",
             occurred_at=self._ago("n", days),
             fanned_out_at="NULL" if waiting else self._ago("n", days),
+            **{name: ("%s", [text]) for name, text in (usual | columns).items()},
         )
         self.rows += count
 

@@ -130,6 +130,19 @@ def test_looking_behind_a_queue_is_planned_for_few_rows_however_long_it_is():
     assert many < 5 * few
 
 
+def test_looking_behind_a_queue_reads_nothing_of_the_queue():
+    """What a quiet subscription has due is older, or newer, than all that a busy one has."""
+    tables = Tables()
+    quiet, busy = tables.subscribe(2)
+    tables.due(1, [quiet])
+    tables.due(ROWS, [busy])
+    tables.due(1, [quiet])
+    tables.analyze()
+    found = Subscription.objects.with_something_due()
+    assert len(found) == 2
+    assert "webhooks_delivery_status" in found.explain()
+
+
 def test_prune_is_answered_by_indexes(large, monkeypatch):
     monkeypatch.setattr(retention, "BATCH", 100)
     days = 1 + ROWS / 2 / 86400

@@ -7,16 +7,15 @@ run gives is deliveries per second, from the word to begin until the last proces
 Makes and removes a test database.
 """
 
+import json
 import sys
 from contextlib import ExitStack
-from datetime import timedelta
 from functools import partial
 
 from django.db import connection
-from django.utils import timezone
 
 from django_webhooks import outbox
-from django_webhooks.models import Attempt, Delivery, Event, Subscription
+from django_webhooks.models import Attempt, Delivery, Subscription
 from tests.benchmarks.crew import Crew, Work
 from tests.benchmarks.lab import (
     Row,
@@ -31,6 +30,7 @@ from tests.benchmarks.lab import (
 )
 from tests.benchmarks.receiver import FastReceiver
 from tests.certificates import certificate
+from tests.tables import Tables
 
 DELIVERIES = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
 ENDPOINTS = 10
@@ -53,26 +53,14 @@ DATA = {
 def fill(count: int, url: str, *, fanned_out: bool = True) -> None:
     """Deliveries that are due, to endpoints at that URL; or Events that will become them."""
     empty()
-    now = timezone.now()
-    subscriptions = [Subscription.objects.create(url=f"{url}/{n}") for n in range(ENDPOINTS)]
-    if not fanned_out:
-        subscriptions[0].rules.create(event_type="shop.order.created")
-    events = [outbox.compose("shop.order.created", DATA, action="created") for _ in range(count)]
-    for each in events:
-        each.fanned_out_at = now if fanned_out else None
-    Event.objects.bulk_create(events, batch_size=1000)
+    endpoints = [Subscription.objects.create(url=f"{url}/{n}") for n in range(ENDPOINTS)]
+    event = outbox.compose("shop.order.created", DATA, action="created")
+    told = {"type": event.type, "data": json.dumps(event.data), "body": event.body}
     if fanned_out:
-        Delivery.objects.bulk_create(
-            [
-                Delivery(
-                    event=event,
-                    subscription=subscriptions[number % ENDPOINTS],
-                    next_attempt_at=now - timedelta(seconds=1),
-                )
-                for number, event in enumerate(events)
-            ],
-            batch_size=1000,
-        )
+        Tables().due(count, endpoints, **told)
+    else:
+        endpoints[0].rules.create(event_type=event.type)
+        Tables().events(count, waiting=True, **told)
     tidy()
 
 

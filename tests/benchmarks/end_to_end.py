@@ -109,10 +109,14 @@ class Bench:
         self.receiver = receiver
         self.hooks = hooks
         self.saving: dict[str, list[float]] = {}
+        self.logged: dict[str, int] = {}
+        """How many are in the log of each, after its last run."""
 
     def run(self, peer: Peer) -> float:
         """Deliveries per second, saves included."""
-        saves, before = peer.saves(self.hooks), self._logged(peer)
+        saves = peer.saves(self.hooks)
+        if peer.name not in self.logged:
+            self.logged[peer.name] = self._logged(peer)
         self.receiver.ask()
         saver = peer.start(
             *("python", "job.py", "save", str(saves)),
@@ -131,8 +135,9 @@ class Bench:
         told = json.loads(saver.stdout.readline())
         saver.communicate(timeout=30)
         self.saving.setdefault(peer.name, []).append(told["seconds"] / saves * 1000)
+        self.logged[peer.name] += (warm_up + saves) * self.hooks
         until = time.monotonic() + 10
-        while self._logged(peer) - before != (warm_up + saves) * self.hooks:
+        while self._logged(peer) != self.logged[peer.name]:
             if time.monotonic() > until:
                 raise SystemExit(f"{peer.name}: not all is in its log.")
             time.sleep(0.2)
