@@ -79,9 +79,7 @@ class Tables:
         self.events(count, **event)
         self._deliver(start, count, subscriptions, next_attempt_at=self._ago("n", 0))
 
-    def events(
-        self, count: int, *, days: float = 0, waiting: bool = False, **columns: str
-    ) -> None:
+    def events(self, count: int, *, days: float = 0, waiting: bool = False, **columns: str) -> None:
         """Events a second apart; each column that is named has that text."""
         usual = {
             "type": "shop.order.updated",
