@@ -31,7 +31,7 @@ from django_webhooks.models import Attempt, Delivery, Event, Subscription
 from django_webhooks.retention import prune
 from django_webhooks.transport import Exchange, Transport
 from tests.benchmarks.crew import Crew
-from tests.benchmarks.drain import DELAY, ENDPOINTS, MANY, fill
+from tests.benchmarks.drain import DELAY, ENDPOINTS, fill
 from tests.benchmarks.lab import empty, environment, tidy
 from tests.benchmarks.receiver import FastReceiver
 from tests.certificates import certificate
@@ -47,6 +47,7 @@ DEAD = (0, 50_000, 500_000)
 SETTLED, FEW_DEAD = 200_000, 2000
 CLAIMERS, QUEUE = (1, 2, 4, 8), 4000
 FANNERS, EVENTS = (1, 2, 4), 4000
+MANY = 256
 DRAINED = 3000
 RUNS = 5
 

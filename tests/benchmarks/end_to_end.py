@@ -98,9 +98,9 @@ class Peer:
 
 PEERS = (
     Peer(OURS, [CLUSTER]),
-    Peer("django-webhook", [CELERY]),
-    Peer("django-webhook2", [CELERY]),
-    Peer("django-outbound-webhooks", [RELAY, RELAY], slow=5),
+    Peer("django-webhook", [CELERY], slow=2),
+    Peer("django-webhook2", [CELERY], slow=2),
+    Peer("django-outbound-webhooks", [RELAY, RELAY], slow=10),
 )
 
 
