@@ -33,13 +33,14 @@ from tests.certificates import certificate
 from tests.tables import Tables
 
 DELIVERIES = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+"""For each process: some seconds of work, so that what happens once hardly counts."""
 ENDPOINTS = 10
 DELAY = 0.1
 MANY = 512
 """Requests at a time for a receiver that is slow, of all processes together: rate × delay are on
 their way at once, so that one process alone has as many as two."""
 LONG = 2
-"""So many times longer, for each process, is a backlog for a receiver that is slow: to find out how
+"""So many times longer is a backlog for a receiver that is slow: to find out how
 many requests each endpoint takes at once needs some rounds, of a tenth of a second there."""
 
 DATA = {
@@ -70,6 +71,7 @@ class Bench:
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
+        self.count = DELIVERIES * processes
         self.cpu: dict[str, list[float]] = {}
         self.receiver: dict[str, list[float]] = {}
 
@@ -80,9 +82,10 @@ class Bench:
         *,
         ca_bundle: str = "",
         concurrency: int | None = None,
-        count: int = DELIVERIES,
+        longer: int = 1,
         fanned_out: bool = True,
     ) -> float:
+        count = longer * self.count
         fill(count, receiver.url, fanned_out=fanned_out)
         more = {"CONCURRENCY": str(concurrency)} if concurrency else {}
         crew = Crew("drain", self.processes, environment() | more, ca_bundle=ca_bundle)
@@ -108,17 +111,15 @@ class Bench:
             self.processes,
             {},
             url=receiver.url,
-            count=DELIVERIES // self.processes,
+            count=DELIVERIES,
             body=event.body,
             headers=headers,
             ca_bundle=ca_bundle,
         )
         receiver.ask()
-        return self._rate(receiver, name, crew.run())
+        return self._rate(receiver, name, crew.run(), self.count)
 
-    def _rate(
-        self, receiver: FastReceiver, name: str, work: Work, count: int = DELIVERIES
-    ) -> float:
+    def _rate(self, receiver: FastReceiver, name: str, work: Work, count: int) -> float:
         seen = receiver.ask()
         if seen.count != count:
             raise SystemExit(f"The receiver saw {seen.count} requests of {count}.")
@@ -146,7 +147,7 @@ def main() -> None:
                     receiver,
                     name,
                     concurrency=MANY // bench.processes,
-                    count=LONG * DELIVERIES * bench.processes,
+                    longer=LONG,
                 )
                 for name, receiver in ((many, fast), (late, slow))
             },
