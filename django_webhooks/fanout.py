@@ -27,6 +27,9 @@ logger = logging.getLogger("django_webhooks")
 BATCH = 100
 """Events that are fanned out in one transaction, at most."""
 
+LOTS = 8
+"""So many workers find something to fan out at the same time."""
+
 MATCHES = 2000
 """Matches after which a transaction takes no further Event. Meanwhile nothing is claimed or
 settled, and on SQLite nobody else can save: it must take less than a second."""
@@ -127,13 +130,17 @@ class Preview:
 def fan_out(using: str, limit: int = BATCH) -> int:
     """Make the Deliveries of up to `limit` Events that wait. Returns how many Events were done.
 
-    Any number of workers may do so at once: an Event is locked while it is fanned out.
+    Any number of workers may do so at once: an Event is locked while it is fanned out, and who
+    finds the oldest locked goes on to those behind them.
     """
-    waiting = Event.objects.using(using).waiting().order_by("id")
-    types = dict(waiting.values_list("pk", "type")[:limit])
-    if not types:
-        return 0
-    return _fan_out_readable(list(types), kinds_of(types.values()), using)
+    waiting = Event.objects.using(using).waiting().order_by("id").values_list("pk", "type")
+    for start in range(0, LOTS * limit, limit):
+        types = dict(waiting[start : start + limit])
+        if not types:
+            break
+        if done := _fan_out_readable(list(types), kinds_of(types.values()), using):
+            return done
+    return 0
 
 
 def match(events: Sequence[Event], using: str) -> Iterator[Match]:

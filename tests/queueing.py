@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 
 from django_webhooks.claim import LOOKS, WINDOW
-from django_webhooks.fanout import BATCH
+from django_webhooks.fanout import BATCH, LOTS
 from django_webhooks.worker import AHEAD, GATHER, GATHER_BUSY, POLL, RECENT
 
 Then = Callable[[], None]
@@ -226,7 +226,8 @@ class _Run:
         self._number = count()
         self.cores = _Station(site.cores)
         self.database = _Station(site.database_cores) if site.database_cores else self.cores
-        self.fanning_out = False
+        self.fanning_out = 0
+        """Workers that do so right now."""
         self.workers = [_Worker(self) for _ in range(site.processes)]
 
     def start(self) -> None:
@@ -291,15 +292,15 @@ class _Worker:
     def turn(self) -> None:
         run = self.run
         rows = min(len(run.events), BATCH)
-        if rows and not run.fanning_out:  # one at a time, for all look at the same events
-            run.fanning_out = True
+        if rows and run.fanning_out < LOTS:
+            run.fanning_out += 1
             came = [run.events.popleft() for _ in range(rows)]
             self._step(run.costs.fan_out, rows, lambda: self._fanned_out(came))
         else:
             self._claim()
 
     def _fanned_out(self, came: list[float]) -> None:
-        self.run.fanning_out = False
+        self.run.fanning_out -= 1
         self.run.enqueue(came)
         self._claim()
 
@@ -344,7 +345,7 @@ class _Worker:
     def _wait(self) -> None:
         run = self.run
         if not self.under_way:
-            if run.due or (run.events and not run.fanning_out):
+            if run.due or (run.events and run.fanning_out < LOTS):
                 self.turn()
             elif run.events:
                 run.clock.after(GATHER, self.turn)

@@ -485,6 +485,19 @@ def test_two_workers_make_deliveries_for_one_subscription_at_once(once_inserted)
 
 @committed
 @has_row_locks
+def test_who_finds_the_oldest_events_locked_fans_out_those_behind_them(once_inserted):
+    listen()
+    for number in "12":
+        Order.objects.create(number=number)
+    others = []
+    once_inserted(lambda: elsewhere(lambda: others.append(fan_out("default", 1)))())
+    assert fan_out("default", 1) == 1
+    assert others == [1]
+    assert Delivery.objects.count() == 2
+
+
+@committed
+@has_row_locks
 def test_two_workers_deliver_a_one_time_subscription_once(once_inserted):
     listen(mode="one_time", name="once")
     listen(name="always")
