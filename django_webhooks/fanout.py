@@ -338,17 +338,24 @@ def _take(
 def _in_order(
     taken: Sequence[Event], matches: Sequence[Match], using: str
 ) -> tuple[Sequence[Event], Sequence[Match]]:
-    """Without the Events that come after one of the same object which another worker fans out
-    now, where a subscription wants them in order. They wait for the next time."""
-    wanted = [each.event for each in matches if each.rule.ordered and each.event.subject_id]
-    if not wanted:
+    """Without the Events that come after one which another worker fans out now, where that
+    matters: after one of the same object, for who wants them in order; after any, for who wants
+    the first only. They wait for the next time."""
+    ordered = [each.event for each in matches if each.rule.ordered and each.event.subject_id]
+    once = [each.event for each in matches if each.rule.mode == Mode.ONE_TIME]
+    if not (ordered or once):
         return taken, matches
     waiting = Event.objects.using(using).waiting().exclude(pk__in=[event.pk for event in taken])
-    earlier = waiting.filter(subject_id__in={event.subject_id for event in wanted})
-    first: dict[str, str] = {}
-    for other in earlier.only("subject_type", "subject_id").order_by("pk"):
-        first.setdefault(other.order_key, other.pk)
-    late = {event.pk for event in wanted if event.pk > first.get(event.order_key, event.pk)}
+    late: set[str] = set()
+    if once:
+        oldest = waiting.order_by("pk").values_list("pk", flat=True).first()
+        late |= {event.pk for event in once if oldest and event.pk > oldest}
+    if ordered:
+        earlier = waiting.filter(subject_id__in={event.subject_id for event in ordered})
+        first: dict[str, str] = {}
+        for other in earlier.only("subject_type", "subject_id").order_by("pk"):
+            first.setdefault(other.order_key, other.pk)
+        late |= {event.pk for event in ordered if event.pk > first.get(event.order_key, event.pk)}
     return (
         [event for event in taken if event.pk not in late],
         [each for each in matches if each.event.pk not in late],

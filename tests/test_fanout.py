@@ -499,20 +499,46 @@ def test_who_finds_the_oldest_events_locked_fans_out_those_behind_them(once_inse
 @committed
 @has_row_locks
 def test_two_workers_deliver_a_one_time_subscription_once(once_inserted):
+    """Here the older event is committed while the younger is fanned out already."""
     listen(mode="one_time", name="once")
     listen(name="always")
     for number in "12":
         Order.objects.create(number=number)
+    oldest = Event.objects.filter(pk=Event.objects.order_by("pk")[0].pk)
+    oldest.update(fanned_out_at=timezone.now())
+
+    def come_late() -> None:
+        oldest.update(fanned_out_at=None)
+        fan_out("default")
+
     begun = []
-    once_inserted(lambda: begun.append(elsewhere(lambda: fan_out("default"))))
-    assert fan_out("default", 1) == 1
+    once_inserted(lambda: begun.append(elsewhere(come_late)))
+    assert fan_out("default") == 1
     begun[0]()
+    assert fanned_out() == [("1", "always"), ("2", "always"), ("2", "once")]
+
+
+@committed
+@has_row_locks
+def test_one_time_subscription_gets_the_first_event_though_others_fan_out_what_is_behind_it(
+    once_inserted,
+):
+    listen(mode="one_time", name="once")
+    listen(name="always")
+    for number in "12":
+        Order.objects.create(number=number)
+    others = []
+    once_inserted(lambda: elsewhere(lambda: others.append(fan_out("default", 1)))())
+    assert fan_out("default", 1) == 1
+    assert others == [0], "it waits for what is before it"
+    assert fan_out("default") == 1
+    assert fanned_out() == [("1", "always"), ("1", "once"), ("2", "always")]
+
+
+def fanned_out() -> list[tuple[str, str]]:
+    """Each Delivery by the number of its order and the name of its subscription."""
     found = Delivery.objects.order_by("event_id", "subscription__name")
-    assert [(each.event.data["number"], each.subscription.name) for each in found] == [
-        ("1", "always"),
-        ("1", "once"),
-        ("2", "always"),
-    ]
+    return [(each.event.data["number"], each.subscription.name) for each in found]
 
 
 @committed
