@@ -606,8 +606,8 @@ def _claim_all() -> dict[str, float]:
     tally = {"tries": 0, "empty": 0, "chosen": 0, "taken": 0}
     choose = claiming._Choice.of
 
-    def counted(self: Any, candidates: Any) -> Any:
-        chosen = choose(self, candidates)
+    def counted(self: Any, *candidates_and_limits: Any) -> Any:
+        chosen = choose(self, *candidates_and_limits)
         tally["tries"] += 1
         tally["chosen"] += len(chosen)
         return chosen
