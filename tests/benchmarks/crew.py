@@ -31,19 +31,32 @@ class Work:
 
 
 class Crew:
-    """`size` processes that do the same job."""
+    """`size` processes that do the same job; if they are `pinned`, each on a core of its own."""
 
-    def __init__(self, job: str, size: int, environment: dict[str, str], **options: Any) -> None:
+    def __init__(
+        self,
+        job: str,
+        size: int,
+        environment: dict[str, str],
+        *,
+        pinned: bool = False,
+        **options: Any,
+    ) -> None:
+        cores = sorted(os.sched_getaffinity(0))
         self._processes = [
             subprocess.Popen(
-                [*PREFIX, sys.executable, "-m", "tests.benchmarks.crew", job, json.dumps(options)],
+                [
+                    *(["taskset", "--cpu-list", str(cores[n % len(cores)])] if pinned else []),
+                    *PREFIX,
+                    *(sys.executable, "-m", "tests.benchmarks.crew", job, json.dumps(options)),
+                ],
                 env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for _ in range(size)
+            for n in range(size)
         ]
 
     def run(self) -> Work:
