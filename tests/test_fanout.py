@@ -19,7 +19,7 @@ from rest_framework import serializers
 
 from django_webhooks import conditions, fanout
 from django_webhooks.exceptions import ConditionError, UnknownEventType
-from django_webhooks.fanout import explain, fan_out, preview
+from django_webhooks.fanout import BATCH, explain, fan_out, preview
 from django_webhooks.models import Delivery, Event, Rule, Subscription
 from django_webhooks.outbox import publish
 from django_webhooks.registry import ModelWebhook, registry
@@ -470,29 +470,35 @@ def test_deletion_waits_for_deliveries_that_are_being_made_and_cancels_them(once
     assert "was deleted" in Delivery.objects.get(status="cancelled").reason
 
 
+@pytest.fixture
+def two_workers(once_inserted):
+    """One worker fans out the first of two events; before it commits, another, who looks at
+    `limit` at a time, does what it can. Gives how many events that other did."""
+
+    def fan_out_both(limit: int) -> int:
+        for number in "12":
+            Order.objects.create(number=number)
+        others: list[int] = []
+        once_inserted(lambda: elsewhere(lambda: others.append(fan_out("default", limit)))())
+        assert fan_out("default", 1) == 1
+        return others[0]
+
+    return fan_out_both
+
+
 @committed
 @has_row_locks
-def test_two_workers_make_deliveries_for_one_subscription_at_once(once_inserted):
+def test_two_workers_make_deliveries_for_one_subscription_at_once(two_workers):
     listen()
-    for number in "12":
-        Order.objects.create(number=number)
-    others = []
-    once_inserted(lambda: elsewhere(lambda: others.append(fan_out("default")))())
-    assert fan_out("default", 1) == 1
-    assert others == [1], "the other did not wait for the commit"
+    assert two_workers(BATCH) == 1, "the other did not wait for the commit"
     assert Delivery.objects.count() == 2
 
 
 @committed
 @has_row_locks
-def test_who_finds_the_oldest_events_locked_fans_out_those_behind_them(once_inserted):
+def test_who_finds_the_oldest_events_locked_fans_out_those_behind_them(two_workers):
     listen()
-    for number in "12":
-        Order.objects.create(number=number)
-    others = []
-    once_inserted(lambda: elsewhere(lambda: others.append(fan_out("default", 1)))())
-    assert fan_out("default", 1) == 1
-    assert others == [1]
+    assert two_workers(1) == 1
     assert Delivery.objects.count() == 2
 
 
@@ -521,16 +527,11 @@ def test_two_workers_deliver_a_one_time_subscription_once(once_inserted):
 @committed
 @has_row_locks
 def test_one_time_subscription_gets_the_first_event_though_others_fan_out_what_is_behind_it(
-    once_inserted,
+    two_workers,
 ):
     listen(mode="one_time", name="once")
     listen(name="always")
-    for number in "12":
-        Order.objects.create(number=number)
-    others = []
-    once_inserted(lambda: elsewhere(lambda: others.append(fan_out("default", 1)))())
-    assert fan_out("default", 1) == 1
-    assert others == [0], "it waits for what is before it"
+    assert two_workers(1) == 0, "it waits for what is before it"
     assert fan_out("default") == 1
     assert fanned_out() == [("1", "always"), ("1", "once"), ("2", "always")]
 

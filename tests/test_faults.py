@@ -524,7 +524,6 @@ def test_transaction_of_ten_thousand_saves_wakes_once_and_costs_the_same_for_eac
 MIGRATE = """
 from django.core.management import call_command
 from django.db import connection
-from django_q.exceptions import TimeoutException
 from django_q.models import Schedule
 
 def sweeps():

@@ -48,6 +48,7 @@ SETTLED, FEW_DEAD = 200_000, 2000
 CLAIMERS, QUEUE = (1, 2, 4, 8), 4000
 FANNERS, EVENTS = (1, 2, 4), 4000
 MANY = 256
+"""Requests at a time, to an endpoint that is slow."""
 DRAINED = 3000
 RUNS = 5
 
