@@ -12,7 +12,6 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.db import connections, models, transaction
-from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 
 from django_webhooks import conditions
@@ -499,10 +498,10 @@ def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[RuleRow]]:
         if owners:
             wanted |= models.Q(subscription__owner__in=owners)
         rules = rules.filter(wanted)
-    text = Cast("conditions", models.TextField())
     names = ("owner_id", "ordered", "mode")
     joined = [f"subscription__{each}" for each in names]
-    rows = rules.order_by("pk").values_list("event_type", text, "subscription_id", *joined)
+    own = ("event_type", "conditions_text", "subscription_id")
+    rows = rules.order_by("pk").values_list(*own, *joined)
     found: dict[str, list[RuleRow]] = {}
     for rule in map(RuleRow._make, rows):
         found.setdefault(rule.event_type, []).append(rule)

@@ -23,7 +23,7 @@ from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
 from django.db import connections, models, router
-from django.db.models.functions import Now
+from django.db.models.functions import Cast, Now
 from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -559,6 +559,13 @@ class Rule(models.Model):
         blank=True,
         help_text=_("A tree of conditions as JSON; {} is always true."),
     )
+    conditions_text = models.GeneratedField(
+        verbose_name=_("conditions as text"),
+        expression=Cast("conditions", models.TextField()),
+        output_field=models.TextField(),
+        db_persist=True,
+    )
+    """What matching reads: on PostgreSQL it takes a third of the time to write JSON as text."""
 
     label: Callable[[str], str] | None = None
     """Gives a field's path its name in the sentence; without, it is the path."""
