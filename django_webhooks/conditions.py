@@ -1150,14 +1150,14 @@ def _equal(left: _Actual, right: _Value) -> bool | None:
     return left.test(operator.eq, _parsers_for_equality, right.raw)(right)
 
 
-def _test(compare: Callable[[Any, Any], Any], left: Any, parsers: Sequence[Parser]) -> Test:
+def _test(compare: Callable[[Any, Any], bool], left: Any, parsers: Sequence[Parser]) -> Test:
     """Compares by the first parser that reads both; None: they can't be compared."""
-    readings = [(parse, parse(left)) for parse in parsers]
+    readings = [(parse, first) for parse in parsers if (first := parse(left)) is not None]
 
     def test(right: _Value) -> bool | None:
         for parse, first in readings:
-            if first is not None and (second := right.read(parse)) is not None:
-                return bool(compare(first, second))
+            if (second := right.read(parse)) is not None:
+                return compare(first, second)
         return None
 
     return test

@@ -78,16 +78,8 @@ class RuleRow(NamedTuple):
     mode: str
 
 
-class Match(NamedTuple):
-    """A rule that fired on an event."""
-
-    event: Event
-    rule: RuleRow
-
-    @property
-    def why_cut(self) -> str:
-        """Why it is not sent all the same, if it is one more round of a loop."""
-        return self.event.why_cut(self.rule.subscription_id, self.rule.owner_id)
+Match = tuple[Event, RuleRow]
+"""A rule that fired on an event."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +148,7 @@ def match(events: Sequence[Event], using: str) -> Iterator[Match]:
 def fires(tree: str, facts: conditions.Facts) -> bool:
     """Whether conditions, in JSON, hold; what can't be judged does not, and silences no other."""
     try:
-        return conditions.evaluate(conditions.loads(tree), facts) is True
+        return conditions.loads(tree).judge(facts) is True
     except DATA_ERRORS:
         logger.exception("A condition tree could not be judged; its rule does not fire.")
         return False
@@ -340,8 +332,8 @@ def _in_order(
     """Without the Events that come after one which another worker fans out now, where that
     matters: after one of the same object, for who wants them in order; after any, for who wants
     the first only. They wait for the next time."""
-    ordered = [each.event for each in matches if each.rule.ordered and each.event.subject_id]
-    once = [each.event for each in matches if each.rule.mode == Mode.ONE_TIME]
+    ordered = [event for event, rule in matches if rule.ordered and event.subject_id]
+    once = [event for event, rule in matches if rule.mode == Mode.ONE_TIME]
     if not (ordered or once):
         return taken, matches
     waiting = Event.objects.using(using).waiting().exclude(pk__in=[event.pk for event in taken])
@@ -357,7 +349,7 @@ def _in_order(
         late |= {event.pk for event in ordered if event.pk > first.get(event.order_key, event.pk)}
     return (
         [event for event in taken if event.pk not in late],
-        [each for each in matches if each.event.pk not in late],
+        [(event, rule) for event, rule in matches if event.pk not in late],
     )
 
 
@@ -405,7 +397,7 @@ def _match(event: Event, rules: Mapping[str, Sequence[RuleRow]], kinds: Kinds) -
                 verdicts[tree] = holds
             if holds:
                 told.add(subscription_id.int)
-                yield Match(event, rule)
+                yield event, rule
 
 
 def _still_to_be_had(matches: Sequence[Match], using: str) -> list[Match]:
@@ -423,17 +415,17 @@ def _still_to_be_had(matches: Sequence[Match], using: str) -> list[Match]:
         if mode != Mode.ONE_TIME or status == ACTIVE
     }
     kept, completed = [], []
-    for each in matches:
-        pk = each.rule.subscription_id
+    for event, rule in matches:
+        pk = rule.subscription_id
         if pk in one_time:
             if pk not in modes:
                 continue
             if modes[pk] == Mode.ONE_TIME:
-                if each.why_cut:  # its one delivery is still to come
+                if event.why_cut(pk, rule.owner_id):  # its one delivery is still to come
                     continue
                 del modes[pk]
                 completed.append(pk)
-        kept.append(each)
+        kept.append((event, rule))
     for lot in _lots(completed):
         rows = Subscription.objects.using(using).filter(pk__in=lot)
         rows.update(status=Subscription.Status.COMPLETED)
@@ -463,10 +455,9 @@ def _insert(matches: Sequence[Match], now: Any, using: str) -> None:
     sentences = _sentences({(rule.event_type, rule.conditions) for _event, rule in matches})
     due: list[tuple[str, Any, str, str]] = []
     cut: list[tuple[str, Any, str, str]] = []
-    for match in matches:
-        event, rule = match
+    for event, rule in matches:
         row = event.pk, rule.subscription_id, sentences[rule.event_type, rule.conditions]
-        if reason := match.why_cut:
+        if reason := event.why_cut(rule.subscription_id, rule.owner_id):
             logger.warning("Event %s isn't sent to %s. %s", event.pk, rule.subscription_id, reason)
             cut.append((*row, reason))
         else:

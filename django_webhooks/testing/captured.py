@@ -80,15 +80,15 @@ def _ids(using: str) -> list[str]:
 def _capture(events: list[Event], using: str) -> Iterator[CapturedWebhook]:
     completed = set()
     matches = list(match(events, using))
-    ids = {each.rule.subscription_id for each in matches}
+    ids = {rule.subscription_id for _event, rule in matches}
     subscriptions = Subscription.objects.using(using).in_bulk(ids)
-    for each in matches:
-        subscription = subscriptions[each.rule.subscription_id]
+    for event, rule in matches:
+        subscription = subscriptions[rule.subscription_id]
         if subscription.pk in completed:
             continue
         if subscription.mode == Subscription.Mode.ONE_TIME:
             completed.add(subscription.pk)
-        parcel = delivery.pack(Delivery(event=each.event, subscription=subscription))
-        timestamp = int(each.event.occurred_at.timestamp())
+        parcel = delivery.pack(Delivery(event=event, subscription=subscription))
+        timestamp = int(event.occurred_at.timestamp())
         headers = {**parcel.headers, **delivery.standard_headers(parcel, timestamp)}
-        yield CapturedWebhook(subscription, each.event, parcel.url, headers, parcel.body)
+        yield CapturedWebhook(subscription, event, parcel.url, headers, parcel.body)
