@@ -307,16 +307,17 @@ class _Group(Condition):
     nodes: tuple[Condition, ...]
 
     def judge(self, facts: Facts) -> bool | None:
+        if self.connective == "not":
+            return _not(self.nodes[0].judge(facts))
         decisive = self.connective == "any"
         verdict: bool | None = not decisive
         for node in self.nodes:
             value = node.judge(facts)
             if value is decisive:
-                verdict = decisive
-                break
+                return decisive
             if value is None:
                 verdict = None
-        return _not(verdict) if self.connective == "not" else verdict
+        return verdict
 
 
 @dataclass(frozen=True, slots=True)

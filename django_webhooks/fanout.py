@@ -148,7 +148,7 @@ def match(events: Sequence[Event], using: str) -> Iterator[Match]:
 def fires(tree: str, facts: conditions.Facts) -> bool:
     """Whether conditions, in JSON, hold; what can't be judged does not, and silences no other."""
     try:
-        return conditions.loads(tree).judge(facts) is True
+        return conditions.evaluate(conditions.loads(tree), facts) is True
     except DATA_ERRORS:
         logger.exception("A condition tree could not be judged; its rule does not fire.")
         return False
