@@ -148,7 +148,7 @@ def match(events: Sequence[Event], using: str) -> Iterator[Match]:
 def fires(tree: str, facts: conditions.Facts) -> bool:
     """Whether conditions, in JSON, hold; what can't be judged does not, and silences no other."""
     try:
-        return conditions.evaluate(conditions.loads(tree), facts) is True
+        return conditions.loads(tree).judge(facts) is True
     except DATA_ERRORS:
         logger.exception("A condition tree could not be judged; its rule does not fire.")
         return False
@@ -494,7 +494,8 @@ def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[RuleRow]]:
     own = ("event_type", "conditions_text", "subscription_id")
     rows = rules.order_by("pk").values_list(*own, *joined)
     found: dict[str, list[RuleRow]] = {}
-    for rule in map(RuleRow._make, rows):
+    make = partial(tuple.__new__, RuleRow)  # `_make` counts the columns of each row
+    for rule in map(make, rows):
         found.setdefault(rule.event_type, []).append(rule)
     return found
 
