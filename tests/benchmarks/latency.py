@@ -34,7 +34,7 @@ from tests.benchmarks.receiver import FastReceiver
 from tests.processes import DJANGO_Q, Process, running
 from tests.shop.models import Order
 
-SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 5
+SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 3
 RATE = 200
 WARM_UP = 100
 NOTIFY = "django_webhooks.backends.postgres_notify.NotifyBackend"

@@ -4,7 +4,7 @@
 a new process: what it holds at the end of each, the most it ever held, and the slope over the
 second half of each. On PostgreSQL; makes and removes a test database.
 
-An hour in the table: LENGTHS=10,20,40,3600 (seconds), and as many ROWS as that takes.
+An hour in the table: LENGTHS=8,16,32,3600 (seconds), and as many ROWS as that takes.
 """
 
 import os
@@ -26,7 +26,7 @@ from tests.tables import Tables
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 ENDPOINTS = 10
-LENGTHS = [float(each) for each in os.environ.get("LENGTHS", "10,20,40").split(",")]
+LENGTHS = [float(each) for each in os.environ.get("LENGTHS", "8,16,32").split(",")]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_webhooks import capture, outbox
 from django_webhooks.models import Event, Rule, Subscription
-from tests.benchmarks.lab import RUNS, Row, database, empty, ratio, report, spread, take_turns, tidy
+from tests.benchmarks.lab import Row, database, empty, ratio, report, spread, take_turns, tidy
 from tests.shop.models import Customer, Order
 
 SAVES = int(sys.argv[1]) if len(sys.argv) > 1 else 100
@@ -158,7 +158,7 @@ def main() -> None:
             arms[name] = partial(saved, name, None, looking=True)
             for count in LISTENERS:
                 arms[f"{what}, {count:,}"] = partial(saved, f"{what}, {count:,}", count)
-        found = take_turns(arms, 2 * RUNS)
+        found = take_turns(arms)
         rows = [*rows_of("create", found, bench), *rows_of("update", found, bench)]
         asked, looked = found["is_listened_to()"], found["look-up"]
         rows.append(
