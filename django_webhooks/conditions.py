@@ -169,7 +169,10 @@ def loads(text: str) -> "Condition":
 
 def evaluate(tree: Any, facts: Facts) -> bool | None:
     """Whether the conditions hold; None is unknown. Never raises: what is malformed is unknown."""
-    return (tree if isinstance(tree, Condition) else _read(tree)).judge(facts)
+    try:
+        return _read(tree).judge(facts)
+    except DATA_ERRORS:
+        return None
 
 
 def explain(tree: Any, facts: Facts) -> Verdict:
@@ -237,7 +240,7 @@ def _group(node: Any) -> tuple[str, list[Any]] | None:
 
 def _distance(node: "Condition", facts: Facts, wanted: bool) -> int:
     if not isinstance(node, _Group):
-        return int(node.judge(facts) is not wanted)
+        return int(evaluate(node, facts) is not wanted)
     if node.connective == "not":
         return _distance(node.nodes[0], facts, not wanted)
     each = (_distance(child, facts, wanted) for child in node.nodes)
@@ -298,6 +301,7 @@ class Condition:
     __slots__ = ()
 
     def judge(self, facts: Facts) -> bool | None:
+        """As `evaluate`; but of a leaf alone it raises one of `DATA_ERRORS`, which tells why."""
         raise NotImplementedError
 
 
@@ -308,11 +312,14 @@ class _Group(Condition):
 
     def judge(self, facts: Facts) -> bool | None:
         if self.connective == "not":
-            return _not(self.nodes[0].judge(facts))
+            return _not(evaluate(self.nodes[0], facts))
         decisive = self.connective == "any"
         verdict: bool | None = not decisive
         for node in self.nodes:
-            value = node.judge(facts)
+            try:
+                value = node.judge(facts)
+            except DATA_ERRORS:  # one bad leaf must not silence its neighbours
+                value = None
             if value is decisive:
                 return decisive
             if value is None:
@@ -526,21 +533,20 @@ class Operator:
 
 
 class _Value:
-    """What a condition compares with. It remembers how it read last: mostly it is read as one
-    kind only."""
+    """What a condition compares with. It remembers how it was read last, for mostly it is read as
+    one kind only."""
 
-    __slots__ = ("_last", "items", "raw")
+    __slots__ = ("items", "last", "raw")
 
     def __init__(self, raw: Any, items: "tuple[_Value, ...]" = ()) -> None:
         self.raw = raw
         self.items = items
-        self._last: tuple[Parser | None, Any] = _NOT_READ
+        self.last: tuple[Parser | None, Any] = _NOT_READ
+        """By what, and what it gave: both at once, for threads share it."""
 
     def read(self, parse: "Parser") -> Any:
-        by, value = self._last  # both at once, for threads share it
-        if by is not parse:
-            value = parse(self.raw)
-            self._last = parse, value
+        value = parse(self.raw)
+        self.last = parse, value
         return value
 
 
@@ -567,13 +573,6 @@ class _Leaf(Condition):
         return steps + seen.size * max(len(self.value.items), 1)
 
     def judge(self, facts: Facts) -> bool | None:
-        try:
-            return self.judge_strictly(facts)
-        except DATA_ERRORS:  # one bad leaf must not silence its neighbours
-            return None
-
-    def judge_strictly(self, facts: Facts) -> bool | None:
-        """The same, but raises what may be told of by `explain`."""
         seen = facts.seen.get(self.field) or _see(self.field, facts)
         if facts.meter is not None:
             facts.meter.left -= self.cost(seen)
@@ -664,7 +663,7 @@ def _explain_leaf(leaf: Condition, facts: Facts, path: str) -> Verdict:
         return Verdict(None, path, _("malformed condition"), reason)
     sentence = _in_words(leaf, leaf.field, leaf.is_negated)
     try:
-        value = leaf.judge_strictly(facts)
+        value = leaf.judge(facts)
         seen = facts.seen.get(leaf.field) or _see(leaf.field, facts)
     except DATA_ERRORS as error:
         reason = _("unknown: it could not be judged (%s)") % type(error).__name__
@@ -1157,7 +1156,10 @@ def _test(compare: Callable[[Any, Any], bool], left: Any, parsers: Sequence[Pars
 
     def test(right: _Value) -> bool | None:
         for parse, first in readings:
-            if (second := right.read(parse)) is not None:
+            by, second = right.last
+            if by is not parse:
+                second = right.read(parse)
+            if second is not None:
                 return compare(first, second)
         return None
 

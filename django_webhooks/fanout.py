@@ -386,7 +386,7 @@ def _match(event: Event, rules: Mapping[str, Sequence[RuleRow]], kinds: Kinds) -
             holds = verdicts.get(tree)
             if holds is None:
                 holds = fires(tree, mine)
-                if mine.is_spent:
+                if not holds and mine.is_spent:
                     logger.error(
                         "Event %s: the rules of owner %s cost too much; some are not judged.",
                         event.pk,
