@@ -284,14 +284,14 @@ def at_once() -> list[Row]:
     for kind in ("none", "different"):
         with subscriptions(AT_ONCE, TREES[kind]):
             tidy("default")
+            if kind == "different":  # first, for what fan-out writes is still at work afterwards
+                first, *matching = [matched() for _ in range(1 + MATCHINGS)]
             for _ in range(5):
                 wait(1)
                 took = seconds(partial(fan_out, "default"))
                 made = Delivery.objects.filter(status=Delivery.Status.PENDING).count()
                 assert made == AT_ONCE, made
                 per_second.setdefault(kind, []).append(made / took)
-            if kind == "different":
-                matching = [matched() for _ in range(MATCHINGS)]
     return [
         Row(
             f"fan-out of one event to {AT_ONCE:,} subscriptions, deliveries per second",
@@ -303,7 +303,7 @@ def at_once() -> list[Row]:
         Row(
             f"{AT_ONCE:,} rules with conditions, all different, on one event type: ms to match",
             spread(matching, " ms"),
-            "",
+            f"the first time, when they are read, {first:.0f} ms",
             median(matching),
             50,
             less=True,
