@@ -503,16 +503,22 @@ def test_result_that_cannot_be_written_holds_up_no_other(subscribe, receiver, co
     assert Delivery.objects.get(subscription__name="healthy").status == "succeeded"
 
 
+BIG = {"any": [{"field": "number", "op": "eq", "value": "🫖" * 9000 + str(n)} for n in range(9)]}
+
+
 def test_dumped_subscription_is_loaded_whole(subscribe, tmp_path):
     subscription = subscribe("*", headers={"X-Shop": "tea"})
     secret = subscription.secret
+    subscription.rules.update(conditions=BIG)
     dump = str(tmp_path / "dump.json")
     call_command("dumpdata", "django_webhooks", output=dump)
     assert secret not in Path(dump).read_text()
+    assert "conditions_text" not in Path(dump).read_text()  # the database makes it anew
     Subscription.objects.all().delete()
     call_command("loaddata", dump, verbosity=0)
     loaded = Subscription.objects.get()
     assert (loaded.secret, loaded.headers) == (secret, {"X-Shop": "tea"})
+    assert json.loads(loaded.rules.get().conditions_text) == BIG
 
 
 def test_subscriptions_made_in_bulk_have_secrets_of_their_own():

@@ -145,7 +145,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('event_type', models.CharField(help_text='An event type, or a pattern: “shop.order.*”, “*”.', max_length=152, verbose_name='event type')),
                 ('conditions', models.JSONField(blank=True, default=dict, help_text='A tree of conditions as JSON; {} is always true.', verbose_name='conditions')),
-                ('conditions_text', models.GeneratedField(db_persist=True, expression=django.db.models.functions.comparison.Cast('conditions', models.TextField()), output_field=models.TextField(), verbose_name='conditions as text')),
+                ('conditions_text', models.GeneratedField(db_persist=True, expression=django.db.models.functions.comparison.Cast('conditions', models.TextField()), output_field=models.TextField(), serialize=False, verbose_name='conditions as text')),
                 ('subscription', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rules', to='django_webhooks.subscription', verbose_name='subscription')),
             ],
             options={
