@@ -162,7 +162,8 @@ def pattern_size(tree: Any) -> int:
 def loads(text: str) -> "Condition":
     """A tree in JSON, read, for `evaluate` and `describe`; the same text is read once.
 
-    It is known by its text alone: a rule that was changed is another.
+    It is known by its text alone: a rule that was changed is another. Text that is no JSON is a
+    malformed condition.
     """
     return _kept.get(text)
 
@@ -170,7 +171,7 @@ def loads(text: str) -> "Condition":
 def evaluate(tree: Any, facts: Facts) -> bool | None:
     """Whether the conditions hold; None is unknown. Never raises: what is malformed is unknown."""
     try:
-        return _read(tree).judge(facts)
+        return (tree if isinstance(tree, Condition) else _read(tree)).judge(facts)
     except DATA_ERRORS:
         return None
 
@@ -301,7 +302,7 @@ class Condition:
     __slots__ = ()
 
     def judge(self, facts: Facts) -> bool | None:
-        """As `evaluate`; but of a leaf alone it raises one of `DATA_ERRORS`, which tells why."""
+        """As `evaluate`, but may raise one of `DATA_ERRORS`, which tells why it is unknown."""
         raise NotImplementedError
 
 
@@ -312,7 +313,7 @@ class _Group(Condition):
 
     def judge(self, facts: Facts) -> bool | None:
         if self.connective == "not":
-            return _not(evaluate(self.nodes[0], facts))
+            return _not(self.nodes[0].judge(facts))
         decisive = self.connective == "any"
         verdict: bool | None = not decisive
         for node in self.nodes:
@@ -385,7 +386,7 @@ class _Kept:
     def get(self, text: str) -> Condition:
         found = self._trees.get(text)
         if found is None:
-            found = _read(json.loads(text))
+            found = _read_text(text)
             with self._lock:
                 self._keep(text, found)
         return found
@@ -402,6 +403,13 @@ class _Kept:
 
 
 _kept = _Kept()
+
+
+def _read_text(text: str) -> Condition:
+    try:
+        return _read(json.loads(text))
+    except DATA_ERRORS as error:
+        return _Malformed(str(error))
 
 
 def _count(node: Condition) -> int:

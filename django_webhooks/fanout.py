@@ -145,15 +145,6 @@ def match(events: Sequence[Event], using: str) -> Iterator[Match]:
         yield from _match(event, rules, kinds)
 
 
-def fires(tree: str, facts: conditions.Facts) -> bool:
-    """Whether conditions, in JSON, hold; what can't be judged does not, and silences no other."""
-    try:
-        return conditions.loads(tree).judge(facts) is True
-    except DATA_ERRORS:
-        logger.exception("A condition tree could not be judged; its rule does not fire.")
-        return False
-
-
 def facts_of(event: Event, kinds: Kinds, steps: float | None = STEPS) -> conditions.Facts:
     """What conditions are judged on, and what that may cost; None: whatever it costs."""
     return conditions.Facts(
@@ -385,7 +376,7 @@ def _match(event: Event, rules: Mapping[str, Sequence[RuleRow]], kinds: Kinds) -
                 continue
             holds = verdicts.get(tree)
             if holds is None:
-                holds = fires(tree, mine)
+                holds = conditions.evaluate(conditions.loads(tree), mine) is True
                 if not holds and mine.is_spent:
                     logger.error(
                         "Event %s: the rules of owner %s cost too much; some are not judged.",

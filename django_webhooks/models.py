@@ -566,7 +566,7 @@ class Rule(models.Model):
         db_persist=True,
         serialize=False,
     )
-    """What matching reads: on PostgreSQL it takes a third of the time to write JSON as text."""
+    """What matching reads: PostgreSQL takes as long to write JSON as text as for all the rest."""
 
     label: Callable[[str], str] | None = None
     """Gives a field's path its name in the sentence; without, it is the path."""

@@ -464,11 +464,20 @@ def test_a_bad_leaf_is_unknown_and_silences_no_neighbour(bad):
     assert evaluate(bad, facts) is UNKNOWN
     assert evaluate({"any": [bad, TRUTH[YES]]}, facts) is YES
     assert evaluate({"all": [bad, TRUTH[NO]]}, facts) is NO
+    assert evaluate({"not": bad}, facts) is UNKNOWN
+    assert conditions.distance(bad, facts) == 1
     verdict = explain({"any": [bad, TRUTH[YES]]}, facts)
     assert verdict.value is YES
     assert verdict.children[0].value is UNKNOWN
     assert walk(verdict.children[0])[-1].reason.startswith("unknown: ")
     assert isinstance(describe(bad), str)
+
+
+def test_text_that_is_no_json_is_malformed():
+    for text in ("{", '{"not":' * 100_000):
+        tree = conditions.loads(text)
+        assert evaluate(tree, ONE) is UNKNOWN
+        assert "malformed" in describe(tree)
 
 
 def nest(depth, tree=TRUTH[YES]):

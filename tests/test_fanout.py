@@ -29,6 +29,7 @@ from tests.shop.models import Country, Customer, Gadget, Item, Order, Unheard
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 PAID = {"field": "status", "op": "changed_to", "value": "paid"}
+NUMBER_1 = {"field": "number", "op": "eq", "value": "1"}
 
 
 def listen(event_type="*", tree=None, **fields) -> Subscription:
@@ -49,10 +50,10 @@ class TimeLimit(Exception):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(fanout, "_rules_for"), (fanout, "_match"), (fanout, "_insert"), (conditions, "loads")],
+    [(fanout, "_rules_for"), (fanout, "_match"), (fanout, "_insert"), (conditions, "evaluate")],
 )
 def test_a_time_limit_is_not_taken_for_bad_data(monkeypatch, module, name):
-    listen(tree={"field": "number", "op": "eq", "value": "1"})
+    listen(tree=NUMBER_1)
     Order.objects.create(number="1")
 
     def cut_short(*args, **kwargs):
@@ -66,13 +67,14 @@ def test_a_time_limit_is_not_taken_for_bad_data(monkeypatch, module, name):
     assert fan_out("default") == 1
 
 
-def test_a_time_limit_in_a_condition_is_not_taken_for_unknown(monkeypatch):
+@pytest.mark.parametrize("tree", [PAID, {"all": [PAID]}, {"any": [PAID]}, {"not": PAID}])
+def test_a_time_limit_in_a_condition_is_not_taken_for_unknown(monkeypatch, tree):
     def cut_short(*args):
         raise TimeLimit
 
     monkeypatch.setattr(conditions, "_lookup", cut_short)
     with pytest.raises(TimeLimit):
-        conditions.evaluate(PAID, conditions.Facts({"status": "paid"}, {"status": "new"}))
+        conditions.evaluate(tree, conditions.Facts({"status": "paid"}, {"status": "new"}))
 
 
 def unreadable(event: Event, column: str) -> None:
@@ -240,7 +242,7 @@ def test_changed_is_unknown_where_there_is_no_before():
 
 def test_a_rule_that_was_changed_counts_from_the_next_event_on():
     """Whoever changed it, in whichever process: rules that were read are known by their text."""
-    subscription = listen(tree={"field": "number", "op": "eq", "value": "1"}, name="s")
+    subscription = listen(tree=NUMBER_1, name="s")
     other = {"field": "number", "op": "eq", "value": "2"}
     for tree in (None, other, None):
         if tree is not None:
@@ -259,6 +261,24 @@ def test_broken_rule_does_not_silence_its_neighbours():
     Order.objects.create(number="1")
     fan_out("default")
     assert [name for name, _ in told()] == ["fine"]
+
+
+def test_rule_that_cannot_be_judged_does_not_silence_its_neighbours(monkeypatch):
+    listen(tree={"field": "bad", "op": "exists"}, name="bad")
+    listen(tree={"any": [{"field": "bad", "op": "exists"}, NUMBER_1]}, name="half bad")
+    listen(tree=NUMBER_1, name="fine")
+    Order.objects.create(number="1")
+    look_up = conditions._lookup
+
+    def fail(data, path):
+        if path == "bad":
+            raise LookupError("Bad.")
+        return look_up(data, path)
+
+    monkeypatch.setattr(conditions, "_lookup", fail)
+    fan_out("default")
+    assert [name for name, _ in told()] == ["fine", "half bad"]
+    assert not Event.objects.exclude(error="").exists()
 
 
 def test_event_that_could_not_be_rendered_is_sent_to_nobody():
@@ -709,12 +729,12 @@ def test_rule_is_put_into_words_once_for_all_its_events(monkeypatch):
 
 def test_equal_conditions_are_judged_once_for_all_their_rules(monkeypatch):
     for name in "abc":
-        listen(tree={"field": "number", "op": "eq", "value": "1"}, name=name)
+        listen(tree=NUMBER_1, name=name)
     Order.objects.create(number="1")
     judged = []
-    fires = fanout.fires
+    evaluate = conditions.evaluate
     monkeypatch.setattr(
-        fanout, "fires", lambda tree, facts: judged.append(tree) or fires(tree, facts)
+        conditions, "evaluate", lambda tree, facts: judged.append(tree) or evaluate(tree, facts)
     )
     fan_out("default")
     assert [name for name, _ in told()] == ["a", "b", "c"]
