@@ -553,6 +553,7 @@ class _Value:
         """By what, and what it gave: both at once, for threads share it."""
 
     def read(self, parse: "Parser") -> Any:
+        """Reads anew; whoever asks has looked at `last` before."""
         value = parse(self.raw)
         self.last = parse, value
         return value
@@ -1164,7 +1165,7 @@ def _test(compare: Callable[[Any, Any], bool], left: Any, parsers: Sequence[Pars
 
     def test(right: _Value) -> bool | None:
         for parse, first in readings:
-            by, second = right.last
+            by, second = right.last  # looked at here: a call less for each of many conditions
             if by is not parse:
                 second = right.read(parse)
             if second is not None:

@@ -480,9 +480,8 @@ def _rules_for(events: Sequence[Event], using: str) -> dict[str, list[RuleRow]]:
         if owners:
             wanted |= models.Q(subscription__owner__in=owners)
         rules = rules.filter(wanted)
-    names = ("owner_id", "ordered", "mode")
-    joined = [f"subscription__{each}" for each in names]
     own = ("event_type", "conditions_text", "subscription_id")
+    joined = [f"subscription__{each}" for each in ("owner_id", "ordered", "mode")]
     rows = rules.order_by("pk").values_list(*own, *joined)
     found: dict[str, list[RuleRow]] = {}
     make = partial(tuple.__new__, RuleRow)  # `_make` counts the columns of each row
